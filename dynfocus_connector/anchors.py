@@ -32,9 +32,7 @@ def _spread_and_pad(wanted: Tensor, grid: Grid, num_tokens: int) -> Tensor:
     return nn.functional.pad(anchors, (0, num_tokens - anchors.shape[-1]))
 
 
-def spread_anchors(
-    wanted: Int[Tensor, "*frames tokens"], grid: Grid
-) -> Int[Tensor, "*frames tokens"]:
+def spread_anchors(wanted: Int[Tensor, "*frames tokens"], grid: Grid) -> Int[Tensor, "*frames tokens"]:
     """Each token's patch slot: the one it wants, or the nearest that no earlier token of its frame has taken.
 
     Example:

@@ -14,6 +14,7 @@ from dynfocus_connector.prototypes import MergeWeights
 from dynfocus_connector.rods import RodAttention
 from dynfocus_connector.score import ScoreInput
 from dynfocus_connector.spatial import SpatialOrder
+from dynfocus_connector.topk_gradients import GradientEstimator
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ class DynFocusConfig:
     text_weight: float = 0.0
     sigma: float = 0.1
     num_samples: int | None = 500
-    gradient: str = "rao_blackwell"
+    gradient: GradientEstimator = "rao_blackwell"
     relaxation: Relaxation = "soft"
 
     spatial_prototypes: tuple[int, ...] = (16, 8)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import PyTorchModelHubMixin, hf_hub_download
-from jaxtyping import Bool, Float
-from safetensors.torch import load_file, save_file
+from huggingface_hub import PyTorchModelHubMixin
+from jaxtyping import Bool, Float, Int
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from dynfocus_connector.budget import BudgetPlan, TokenBudget, evenly
@@ -19,8 +18,7 @@ from dynfocus_connector.contracts import CompressedVideo, FrameSelection
 from dynfocus_connector.encoder import CompactCooperativeEncoder
 from dynfocus_connector.estimator import DynamicPrototypeEstimator, num_focus_frames
 from dynfocus_connector.pooling import Grid
-
-CONFIG_NAME, WEIGHTS_NAME = "config.json", "model.safetensors"
+from dynfocus_connector.saving import CONFIG_NAME, WEIGHTS_NAME, find_file, load_exactly, write_folder
 
 
 class DynFocusConnector(
@@ -41,9 +39,7 @@ class DynFocusConnector(
         (torch.Size([960, 8]), 20)
     """
 
-    def __init__(
-        self, estimator: DynamicPrototypeEstimator, encoder: CompactCooperativeEncoder, config: DynFocusConfig
-    ) -> None:
+    def __init__(self, estimator: nn.Module, encoder: CompactCooperativeEncoder, config: DynFocusConfig) -> None:
         super().__init__()
         self.estimator = estimator
         self.encoder = encoder
@@ -58,6 +54,7 @@ class DynFocusConnector(
         frame_mask: Bool[Tensor, "batch frames"] | None = None,
         grid: Grid | None = None,
         budget: TokenBudget | None = None,
+        focus_index: Int[Tensor, "batch chosen"] | None = None,
         hard: bool | None = None,
         generator: torch.Generator | None = None,
         noise: Float[Tensor, "batch samples prototypes"] | None = None,
@@ -72,19 +69,26 @@ class DynFocusConnector(
             frame_mask: Which frames are real; padding frames get no token.
             grid: (height, width) of a frame in patches, where it is not square.
             budget: Tokens per video; the configuration's L and r without one.
+            focus_index: Put these frames in focus instead of asking DPE (keyframes of one's own; the oracle of a
+                comparison); no budget with it.
             hard, generator, noise: As in `DynamicPrototypeEstimator`.
             keep_merging: As in `CompactCooperativeEncoder`.
 
         Raises:
             ValueError: features of another width, text of another width, a budget too small for the frames.
         """
-        shared = {"grid": grid, "hard": hard, "generator": generator, "keep_merging": keep_merging}
+        shared: dict[str, Any] = {"grid": grid, "hard": hard, "generator": generator, "keep_merging": keep_merging}
+        if focus_index is not None and budget is not None:
+            raise ValueError(
+                f"DynFocusConnector: expected focus_index or a budget, got both ({focus_index.shape[1]} frames and "
+                f"{budget}). The frames decide the number of tokens."
+            )
         if budget is None:
-            return self._compress(frames, text, text_mask, frame_mask, None, noise=noise, **shared)
+            return self._compress(frames, text, text_mask, frame_mask, None, focus_index, noise=noise, **shared)
         plans = self.plan(frames.shape[2], budget, frames.shape[1], frame_mask)
         if frame_mask is None or len(plans) == 1:
             frames = frames if frame_mask is None else frames[:, frame_mask[0]]
-            return self._compress(frames, text, text_mask, None, plans[0], noise=noise, **shared)
+            return self._compress(frames, text, text_mask, None, plans[0], None, noise=noise, **shared)
         videos = []
         for b, plan in enumerate(plans):
             row = slice(b, b + 1)
@@ -92,7 +96,7 @@ class DynFocusConnector(
             kept = frame_mask[b]
             if text is not None and text.ndim == 4:
                 one[:2] = [None if value is None else value[:, kept] for value in one[:2]]
-            videos.append(self._compress(frames[row, kept], one[0], one[1], None, plan, noise=one[2], **shared))
+            videos.append(self._compress(frames[row, kept], one[0], one[1], None, plan, None, noise=one[2], **shared))
         return CompressedVideo.pack(videos)
 
     def plan(
@@ -116,6 +120,7 @@ class DynFocusConnector(
         text_mask: Tensor | None,
         frame_mask: Tensor | None,
         plan: BudgetPlan | None,
+        focus_index: Tensor | None,
         *,
         grid: Grid | None,
         hard: bool | None,
@@ -138,6 +143,7 @@ class DynFocusConnector(
             grid=grid,
             num_prototypes=None if plan is None else plan.num_prototypes,
             num_focus=None if plan is None else plan.num_focus,
+            focus_index=focus_index,
             hard=hard,
             generator=generator,
             noise=noise,
@@ -151,7 +157,7 @@ class DynFocusConnector(
             text_mask=text_mask,
             frame_mask=frame_mask,
             grid=grid,
-            num_tokens=self._known_tokens(frames, frame_mask, plan),
+            num_tokens=None if focus_index is not None else self._known_tokens(frames, frame_mask, plan),
             focus_only=plan is not None and plan.focus_only,
             keep_merging=keep_merging,
         )
@@ -166,25 +172,21 @@ class DynFocusConnector(
         return sum(self.num_tokens(length, frames.shape[2]) for length in lengths)
 
     def _save_pretrained(self, save_directory: Path) -> None:
-        state = {name: value.contiguous() for name, value in self.state_dict().items()}
-        _replace(save_directory / WEIGHTS_NAME, lambda path: save_file(state, path, metadata={"format": "pt"}))
-        text = json.dumps(self.config.to_dict(), indent=2) + "\n"
-        _replace(save_directory / CONFIG_NAME, lambda path: Path(path).write_text(text))
+        write_folder(save_directory, self.config.to_dict(), self.state_dict())
 
     @classmethod
-    def _from_pretrained(  # type: ignore[override]
+    def _from_pretrained(
         cls,
         *,
         model_id: str,
         map_location: str | torch.device = "cpu",
-        strict: bool = True,
         dtype: torch.dtype | None = None,
         **hub: Any,
     ) -> DynFocusConnector:
-        paths = [_resolve(model_id, name, hub) for name in (CONFIG_NAME, WEIGHTS_NAME)]
-        config = DynFocusConfig.from_dict(json.loads(Path(paths[0]).read_text()))
-        connector = build_connector(config, device=map_location, dtype=dtype)
-        _load_exactly(connector, load_file(paths[1], device=str(map_location)), model_id)
+        config, weights = (find_file(model_id, name, hub) for name in (CONFIG_NAME, WEIGHTS_NAME))
+        values = DynFocusConfig.from_dict(json.loads(Path(config).read_text()))
+        connector = build_connector(values, device=map_location, dtype=dtype)
+        load_exactly(connector, load_file(weights, device=str(map_location)), model_id)
         return connector.eval()
 
 
@@ -250,43 +252,3 @@ def build_connector(
         dtype=dtype,
     )
     return DynFocusConnector(estimator, encoder, config)
-
-
-def _resolve(model_id: str, name: str, hub: dict[str, Any]) -> str:
-    if os.path.isdir(model_id):
-        path = os.path.join(model_id, name)
-        if not os.path.isfile(path):
-            raise FileNotFoundError(
-                f"DynFocusConnector.from_pretrained: expected {name} in {model_id!r}, found none. "
-                f"Write one with save_pretrained."
-            )
-        return path
-    keys = ("revision", "cache_dir", "force_download", "local_files_only", "token")
-    return hf_hub_download(model_id, name, **{key: hub[key] for key in keys if key in hub})
-
-
-def _load_exactly(connector: nn.Module, state: dict[str, Tensor], source: str) -> None:
-    """Copy weights; missing, extra and mis-shaped ones are errors."""
-    own = connector.state_dict()
-    missing, extra = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
-    shapes = [
-        f"{name} {tuple(state[name].shape)} instead of {tuple(own[name].shape)}"
-        for name in sorted(own.keys() & state.keys())
-        if own[name].shape != state[name].shape
-    ]
-    if missing or extra or shapes:
-        raise ValueError(
-            f"DynFocusConnector.from_pretrained: expected the weights in {source!r} to fit its config.json, "
-            f"got missing {missing}, extra {extra}, mis-shaped {shapes}."
-        )
-    connector.load_state_dict(state)
-
-
-def _replace(path: Path, write: Any) -> None:
-    """Write beside `path`, then rename: a reader never meets half a file."""
-    temporary = path.with_name(path.name + ".part")
-    try:
-        write(str(temporary))
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
@@ -91,7 +92,7 @@ class CompressedVideo(NamedTuple):
 
     tokens: Float[Tensor, "tokens dim"]
     frame_index: Int[Tensor, " tokens"]
-    """which sampled frame of its video a token describes"""
+    """which frame of its video a token describes, counting real frames only"""
     kind: Int[Tensor, " tokens"]
     """`TokenKind.CONE` or `TokenKind.ROD`"""
     anchor: Int[Tensor, " tokens"]
@@ -148,7 +149,7 @@ class CompressedVideo(NamedTuple):
                 self.anchor[start:end],
                 self.offsets.new_tensor([0, end - start]),
             )
-            for start, end in zip(bounds[:-1], bounds[1:], strict=True)
+            for start, end in pairwise(bounds)
         ]
 
     def to_padded(self) -> tuple[Float[Tensor, "batch longest dim"], Bool[Tensor, "batch longest"]]:

@@ -13,7 +13,7 @@ from dynfocus_connector.anchors import cone_anchors, rod_anchors
 from dynfocus_connector.cones import ConeEncoder, Fusion
 from dynfocus_connector.contracts import CompressedVideo, FrameSelection, TokenKind
 from dynfocus_connector.merging import Merging, SpatialMerging, gather_rows, take_frames
-from dynfocus_connector.packing import Layout, TokenCounts, layout
+from dynfocus_connector.packing import Layout, TokenCounts, frame_number, layout
 from dynfocus_connector.peaks import DistanceScale
 from dynfocus_connector.pooling import Grid, cell_weights, resolve_grid
 from dynfocus_connector.projector import IdentityProjector, Projector
@@ -180,7 +180,7 @@ class CompactCooperativeEncoder(nn.Module):
             merging = self._merging(frames, objects, spatial, selection, text, text_mask, grid, source, counts)
         return CompressedVideo.build(
             tokens=tokens + joined.to(tokens.dtype),
-            frame_index=place.frame % max(frames.shape[1], 1),
+            frame_index=frame_number(selection.is_focus, frame_mask)[place.frame],
             kind=torch.where(place.in_focus, int(TokenKind.CONE), int(TokenKind.ROD)),
             anchor=self._anchors(spatial, selection, counts, grid, cones, rods)[source],
             offsets=place.offsets,
@@ -188,9 +188,7 @@ class CompactCooperativeEncoder(nn.Module):
             merging=merging,
         )
 
-    def keep_all(
-        self, frames: Float[Tensor, "batch frames patches dim"], selection: FrameSelection
-    ) -> CompressedVideo:
+    def keep_all(self, frames: Float[Tensor, "batch frames patches dim"], selection: FrameSelection) -> CompressedVideo:
         """Every patch of every frame, through F_fine only: what a budget of everything asks for.
 
         Modules without a part in it see a slice of length zero, so that every parameter has a gradient.
@@ -255,7 +253,6 @@ class CompactCooperativeEncoder(nn.Module):
     ) -> Int[Tensor, " tokens"]:
         """Each token's row in [all cone rows; all rod rows]."""
         batch, focus = selection.focus_index.shape
-        frames = selection.is_focus.shape[1]
         slot = (selection.is_focus.cumsum(1) - 1).clamp(min=0)
         slot = slot + torch.arange(batch, device=slot.device)[:, None] * focus
         cone = slot.flatten()[place.frame] * cone_rows + place.place
@@ -276,7 +273,8 @@ class CompactCooperativeEncoder(nn.Module):
         if self.keeps_patches(counts, patches):
             cone = torch.arange(patches, device=cones.device).expand(cones.shape[:3])
         else:
-            cone = cone_anchors(take_frames(spatial.center, selection.focus_index), grid, self.pool_grid, cones.shape[2])
+            centers = take_frames(spatial.center, selection.focus_index)
+            cone = cone_anchors(centers, grid, self.pool_grid, cones.shape[2])
         rod = rod_anchors(spatial, grid, rods.shape[2])
         return torch.cat([cone.flatten(), rod.flatten()])
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from fractions import Fraction
-from typing import Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -18,6 +18,7 @@ from dynfocus_connector.pooling import Grid, pool_cells, resolve_grid
 from dynfocus_connector.prototypes import MergeWeights, merge_prototypes
 from dynfocus_connector.score import QuestionScoreNetwork, ScoreInput, ScoreNetwork, min_max
 from dynfocus_connector.topk import hard_topk_indices, perturbed_topk
+from dynfocus_connector.topk_gradients import GradientEstimator
 
 Clustering = Literal["density_peaks", "kmeans", "weighted_kmeans"]
 Scorer = Literal["network", "question", "importance"]
@@ -90,7 +91,7 @@ class DynamicPrototypeEstimator(nn.Module):
         dim_text: int | None = None,
         sigma: float = 0.1,
         num_samples: int | None = 500,
-        gradient: str = "rao_blackwell",
+        gradient: GradientEstimator = "rao_blackwell",
         relaxation: Relaxation = "soft",
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
@@ -111,7 +112,7 @@ class DynamicPrototypeEstimator(nn.Module):
         self.text_weight = text_weight
         self.sigma = sigma
         self.num_samples = num_samples
-        self.gradient = gradient
+        self.gradient: GradientEstimator = gradient
         self.relaxation = relaxation
         self.score: ScoreNetwork | QuestionScoreNetwork | None = None
         if scorer == "network":
@@ -138,6 +139,7 @@ class DynamicPrototypeEstimator(nn.Module):
         grid: Grid | None = None,
         num_prototypes: int | None = None,
         num_focus: int | None = None,
+        focus_index: Int[Tensor, "batch chosen"] | None = None,
         hard: bool | None = None,
         generator: torch.Generator | None = None,
         noise: Float[Tensor, "batch samples prototypes"] | None = None,
@@ -153,6 +155,8 @@ class DynamicPrototypeEstimator(nn.Module):
             grid: (height, width) in patches, where a frame is not square.
             num_prototypes: L of this call.
             num_focus: K of this call instead of ⌈r·min(L, T)⌉.
+            focus_index: Put these frames in focus instead, each the centre of its event; distinct, -1 pads. Other
+                frames join the nearest, nothing is scored.
             hard: True for the hard Top-K, False for the relaxation; None follows train / eval.
             generator: For the perturbation.
             noise: The perturbation itself, standard normal.
@@ -165,19 +169,23 @@ class DynamicPrototypeEstimator(nn.Module):
                 f"DynamicPrototypeEstimator: expected features of width {self.dim}, got {frames.shape[-1]}. "
                 f"Build the connector with dim={frames.shape[-1]}."
             )
+        if focus_index is not None and not focus_index.shape[1]:
+            focus_index, num_focus = None, 0
         hard = not self.training if hard is None else hard
         pooled = pool_cells(frames, resolve_grid(frames.shape[2], grid), self.pool_grid)
-        events = self.find_events(pooled, frame_mask, num_prototypes)
+        events = self.find_events(pooled, frame_mask, num_prototypes, focus_index)
         raw = self._raw_scores(events, text, text_mask)
-        mask = events.index >= 0
+        mask = events.peak >= 0
         scores = min_max(raw, mask, epsilon=self.score_epsilon)
+        if focus_index is not None:
+            scores, hard, num_focus = mask + 0 * scores, True, focus_index.shape[1]
         k, max_k = self._num_focus(mask, num_focus)
         chosen = hard_topk_indices(raw.detach(), k, mask=mask, max_k=max_k)
         soft_mask = self._soft_mask(scores, chosen, mask, k, max_k, hard, generator, noise)
-        focus_index = events.index.gather(1, chosen.clamp(min=0)).masked_fill(chosen < 0, -1)
+        focus_index = events.peak.gather(1, chosen.clamp(min=0)).masked_fill(chosen < 0, -1)
         return FrameSelection.build(
             scores=scores.to(frames.dtype),
-            prototype_index=events.index,
+            prototype_index=events.peak,
             prototypes=events.prototypes,
             event=events.assignment,
             soft_mask=soft_mask.to(frames.dtype),
@@ -191,20 +199,22 @@ class DynamicPrototypeEstimator(nn.Module):
         pooled: Float[Tensor, "batch frames pooled dim"],
         frame_mask: Bool[Tensor, "batch frames"] | None = None,
         num_prototypes: int | None = None,
+        focus_index: Int[Tensor, "batch chosen"] | None = None,
     ) -> Events:
         """The events of a video in time order: no question takes part, so they can be kept from one to the next."""
         points = pooled.flatten(2)
         count = min(self.num_prototypes if num_prototypes is None else num_prototypes, points.shape[1])
-        peaks = in_time_order(self._cluster(points, frame_mask, count))
+        peaks = in_time_order(self._cluster(points, frame_mask, count, focus_index))
         prototypes = merge_prototypes(points, peaks, weights=self.merge_weights).unflatten(2, (pooled.shape[2], -1))
         return Events(peaks.centers, peaks.assignment, prototypes, peaks.log_importance)
 
-    def _cluster(self, points: Tensor, mask: Tensor | None, count: int) -> DensityPeaks:
-        peaks = density_peaks(points, count, self.num_neighbors, mask=mask, distance_scale=self.distance_scale)
-        if self.clustering == "density_peaks":
+    def _cluster(self, points: Tensor, mask: Tensor | None, count: int, centers: Tensor | None) -> DensityPeaks:
+        scale = self.distance_scale
+        peaks = density_peaks(points, count, self.num_neighbors, mask=mask, centers=centers, distance_scale=scale)
+        if self.clustering == "density_peaks" or centers is not None:
             return peaks
         generator = torch.Generator().manual_seed(self.clustering_seed)
-        options = {"mask": mask, "seeding": self.clustering_seeding, "generator": generator}
+        options: dict[str, Any] = {"mask": mask, "seeding": self.clustering_seeding, "generator": generator}
         gamma = peaks.log_importance
         if self.clustering == "kmeans":
             return kmeans(points, count, **options)._replace(log_importance=gamma)
@@ -215,7 +225,7 @@ class DynamicPrototypeEstimator(nn.Module):
         self, events: Events, text: Tensor | None, text_mask: Tensor | None
     ) -> Float[Tensor, "batch prototypes"]:
         """Scores before normalisation."""
-        mask = events.index >= 0
+        mask = events.peak >= 0
         text, text_mask = per_video(text, text_mask)
         if isinstance(self.score, ScoreNetwork):
             return self.score(events.prototypes, mask)
@@ -224,7 +234,7 @@ class DynamicPrototypeEstimator(nn.Module):
                 text = events.prototypes.new_zeros(len(mask), 1, self.score.key.in_features)
                 text_mask = torch.zeros_like(text[..., 0], dtype=torch.bool)
             return self.score(events.prototypes, text, text_mask)
-        importance = events.log_importance.gather(1, events.index.clamp(min=0))
+        importance = events.log_importance.gather(1, events.peak.clamp(min=0))
         if text is None or self.text_weight == 0:
             return importance
         similarity = text_similarity(events.prototypes, text, text_mask)
@@ -277,7 +287,7 @@ class DynamicPrototypeEstimator(nn.Module):
 class Events(NamedTuple):
     """The events of a batch of videos, in time order."""
 
-    index: Int[Tensor, "batch prototypes"]
+    peak: Int[Tensor, "batch prototypes"]
     """the frame at the peak, -1 for padding"""
     assignment: Int[Tensor, "batch frames"]
     prototypes: Float[Tensor, "batch prototypes pooled dim"]
@@ -347,9 +357,9 @@ def _check(
             f"DynamicPrototypeEstimator: expected num_prototypes and pool_grid >= 1, "
             f"got {num_prototypes} and {pool_grid}."
         )
-    for name, value in (("focus_ratio", focus_ratio), ("text_weight", text_weight)):
-        if not 0 <= value <= 1:
-            raise ValueError(f"DynamicPrototypeEstimator: expected 0 <= {name} <= 1, got {value}.")
+    for name, share in (("focus_ratio", focus_ratio), ("text_weight", text_weight)):
+        if not 0 <= share <= 1:
+            raise ValueError(f"DynamicPrototypeEstimator: expected 0 <= {name} <= 1, got {share}.")
     for name, value, known in (
         ("clustering", clustering, get_args(Clustering)),
         ("scorer", scorer, get_args(Scorer)),

@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 class SpatialMerging(NamedTuple):
-    """Which row of G_t each patch joins at each level, and with which weight. Rows of one frame: all levels together."""
+    """Which row of G_t each patch joins at each level, and with which weight. Rows count through all levels."""
 
     row: Int[Tensor, "batch frames levels patches"]
     weight: Float[Tensor, "batch frames levels patches"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Int
 from torch import Tensor
 
 
@@ -69,3 +69,11 @@ def layout(
     per_video = per_frame.sum(1).cumsum(0)
     offsets = torch.cat([per_video.new_zeros(1), per_video])
     return Layout(frame, torch.where(is_cone, place - extra, place), is_cone, in_focus, offsets)
+
+
+def frame_number(
+    is_focus: Bool[Tensor, "batch frames"], frame_mask: Bool[Tensor, "batch frames"] | None
+) -> Int[Tensor, " all_frames"]:
+    """The number of each frame among the real ones of its video, whatever the padding."""
+    real = torch.ones_like(is_focus) if frame_mask is None else frame_mask
+    return (real.cumsum(1) - 1).flatten()

@@ -36,7 +36,7 @@ def density_peaks(
     num_neighbors: int,
     *,
     mask: Bool[Tensor, "batch points"] | None = None,
-    max_clusters: Int[Tensor, " batch"] | None = None,
+    centers: Int[Tensor, "batch clusters"] | None = None,
     distance_scale: DistanceScale = 1.0,
 ) -> DensityPeaks:
     """Cluster points around those that are dense and far from anything denser.
@@ -56,7 +56,7 @@ def density_peaks(
         num_clusters: L; at most the number of points is returned.
         num_neighbors: k; at most the number of points is used.
         mask: True for real points.
-        max_clusters: Clusters of each set, where they differ; at most `num_clusters`.
+        centers: Cluster around these points instead of the peaks; distinct, -1 pads.
         distance_scale: Distances are divided by this, or by the largest distance of the set (``"max"``), which makes
             the result independent of the scale of the features.
 
@@ -81,10 +81,8 @@ def density_peaks(
     mean_distance = mean_neighbor_distance(distance, finite, num_neighbors)
     separation = separation_from_denser(distance, mean_distance, finite)
     log_importance = (separation.log() / 2 - mean_distance).masked_fill(~finite, -torch.inf)
-    centers = best_first(log_importance, finite, mask)[:, :num_clusters]
-    if max_clusters is not None:
-        beyond = torch.arange(centers.shape[1], device=centers.device) >= max_clusters[:, None]
-        centers = centers.masked_fill(beyond, -1)
+    if centers is None:
+        centers = best_first(log_importance, finite, mask)[:, :num_clusters]
     dtype = torch.promote_types(points.dtype, torch.float32)
     return DensityPeaks(
         log_density=-mean_distance.to(dtype),
@@ -178,7 +176,7 @@ def nearest_center(
     centers: Int[Tensor, "batch clusters"],
     mask: Bool[Tensor, "batch points"],
 ) -> Int[Tensor, "batch points"]:
-    """The cluster of each point: its nearest centre, of equally near ones the better; a centre is in its own cluster."""
+    """The cluster of each point: its nearest centre, of equally near ones the better. A centre leads its own."""
     batch, points, _ = distance.shape
     columns = centers.clamp(min=0)[:, None, :].expand(batch, points, -1)
     to_centers = distance.gather(2, columns).masked_fill((centers < 0)[:, None, :], torch.inf)

@@ -36,7 +36,7 @@ def resolve_grid(num_patches: int, grid: Grid | None) -> Grid:
 def pool_cells(
     frames: Float[Tensor, "batch frames patches dim"], grid: Grid, cells: int
 ) -> Float[Tensor, "batch frames pooled dim"]:
-    """f_t: the mean of each of `cells` × `cells` areas of the frame (Sec. 3.2). Areas of an uneven grid overlap by one."""
+    """f_t: the mean of each of `cells` × `cells` areas of the frame (Sec. 3.2); areas of an uneven grid overlap."""
     height, width = grid
     if height % cells == 0 and width % cells == 0:
         pattern = "batch frames (ch h cw w) dim -> batch frames (ch cw) dim"

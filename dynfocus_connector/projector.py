@@ -10,7 +10,8 @@ from torch import Tensor, nn
 class Projector(nn.Module):
     """F_fine is a two-layer GELU network; F_coarse is the same network on the content token, one Linear on the context.
 
-    **Source**: Eq. 10 and 12. **Deviations**: the sharing is read from the parameter count of Table 9 (docs/deviations.md).
+    **Source**: Eq. 10 and 12.
+    **Deviations**: the sharing is read from the parameter count of Table 9 (docs/deviations.md).
 
     Args:
         dim: D.

@@ -60,9 +60,7 @@ def member_weights(
     Importance is taken relative to the cluster's largest, so that none underflows; copies only (all γ = 0) count alike.
     """
     if weights not in get_args(MergeWeights):
-        raise ValueError(
-            f"merge_prototypes: expected weights to be one of {get_args(MergeWeights)}, got {weights!r}."
-        )
+        raise ValueError(f"merge_prototypes: expected weights to be one of {get_args(MergeWeights)}, got {weights!r}.")
     label, real = assignment.clamp(min=0), (assignment >= 0) & finite
     clusters = (len(label), centers.shape[1])
     if weights == "centers":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Literal
 
 import torch
@@ -116,7 +117,7 @@ def score_layers(
         nn.GELU(),
     )
     regress: list[nn.Module] = []
-    for before, after in zip(hidden[:-1], hidden[1:], strict=True):
+    for before, after in pairwise(hidden):
         regress += [nn.Linear(before, after, device=device, dtype=dtype), nn.GELU()]
     return embed, nn.Sequential(*regress, nn.Linear(hidden[-1], 1, device=device, dtype=dtype))
 

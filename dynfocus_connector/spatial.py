@@ -93,9 +93,7 @@ class SpatialPrototypes(nn.Module):
         for level, count in enumerate(self.num_prototypes):
             neighbors = self.num_neighbors[min(level, len(self.num_neighbors) - 1)]
             peaks = density_peaks(points, count, neighbors, mask=mask, distance_scale=self.distance_scale)
-            weight = member_weights(
-                peaks.log_importance, peaks.assignment, peaks.centers, finite, self.merge_weights
-            )
+            weight = member_weights(peaks.log_importance, peaks.assignment, peaks.centers, finite, self.merge_weights)
             chain = chain.then(peaks.assignment.clamp(min=0), weight)
             points = merge_members(points, peaks.assignment, weight, peaks.centers.shape[1])
             mask, finite = peaks.centers >= 0, points.isfinite().all(-1)
@@ -107,7 +105,9 @@ class SpatialPrototypes(nn.Module):
             centers.append(center)
             densities.append(density)
             offset += peaks.centers.shape[1]
-        return SpatialMerging(torch.stack(rows, 1), torch.stack(weights, 1), torch.cat(centers, 1), torch.cat(densities, 1))
+        return SpatialMerging(
+            torch.stack(rows, 1), torch.stack(weights, 1), torch.cat(centers, 1), torch.cat(densities, 1)
+        )
 
     def _grouped(self, merging: SpatialMerging, frames: Tensor) -> SpatialMerging:
         """Coarse prototypes followed by their members, each group times its softmax weight (the authors' code)."""
@@ -119,7 +119,9 @@ class SpatialPrototypes(nn.Module):
         coarse_mean = nn.functional.pad(level_mean[..., fine:], (0, self.group_score.in_features - coarse))
         group_weight = self.group_score(coarse_mean).softmax(-1)[..., :coarse]
         group = self._group_of_row(merging, fine, coarse)
-        order = (group * (rows + 1) + torch.arange(1, rows + 1, device=group.device) * (torch.arange(rows, device=group.device) < fine)).argsort(dim=-1, stable=True)
+        index = torch.arange(rows, device=group.device)
+        after_coarse = torch.where(index < fine, index + 1, 0)
+        order = (group * (rows + 1) + after_coarse).argsort(dim=-1, stable=True)
         place = order.argsort(-1)
         row = place[:, :, None].expand(*merging.row.shape[:3], rows).gather(-1, merging.row)
         weight = group_weight.gather(-1, group)[:, :, None].expand(*merging.row.shape[:3], rows).gather(-1, merging.row)

@@ -12,6 +12,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.nn.functional import pad
 
 GradientEstimator = Literal["rao_blackwell", "leave_one_out", "plain", "diagonal"]
@@ -57,6 +58,7 @@ class SampledTopK(torch.autograd.Function):
         ctx.save_for_backward(scores, *kept)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, upstream: Float[Tensor, "batch focus prototypes"], *_: Any) -> tuple[Tensor | None, ...]:
         scores, *kept = ctx.saved_tensors
         if ctx.gradient == "rao_blackwell":
