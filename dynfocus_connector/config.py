@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from dynfocus_connector.encoder import Cones, ProjectorKind, RodInput
-from dynfocus_connector.estimator import Clustering, Relaxation, Scorer
+from dynfocus_connector.estimator import Relaxation, Scorer
+from dynfocus_connector.events import Clustering
 from dynfocus_connector.kmeans import Seeding
 from dynfocus_connector.peaks import DistanceScale
 from dynfocus_connector.prototypes import MergeWeights

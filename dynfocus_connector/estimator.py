@@ -5,22 +5,29 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from fractions import Fraction
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Literal, get_args
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from dynfocus_connector.contracts import FrameSelection
-from dynfocus_connector.kmeans import Seeding, kmeans, weighted_kmeans
-from dynfocus_connector.peaks import DensityPeaks, DistanceScale, density_peaks
+from dynfocus_connector.events import Clustering, Events, find_events
+from dynfocus_connector.kmeans import Seeding
+from dynfocus_connector.peaks import DistanceScale
 from dynfocus_connector.pooling import Grid, pool_cells, resolve_grid
-from dynfocus_connector.prototypes import MergeWeights, merge_prototypes
-from dynfocus_connector.score import QuestionScoreNetwork, ScoreInput, ScoreNetwork, min_max
+from dynfocus_connector.prototypes import MergeWeights
+from dynfocus_connector.score import (
+    QuestionScoreNetwork,
+    ScoreInput,
+    ScoreNetwork,
+    min_max,
+    per_video,
+    text_similarity,
+)
 from dynfocus_connector.topk import hard_topk_indices, perturbed_topk
 from dynfocus_connector.topk_gradients import GradientEstimator
 
-Clustering = Literal["density_peaks", "kmeans", "weighted_kmeans"]
 Scorer = Literal["network", "question", "importance"]
 Relaxation = Literal["soft", "straight_through"]
 
@@ -105,7 +112,7 @@ class DynamicPrototypeEstimator(nn.Module):
         self.num_neighbors = num_neighbors
         self.distance_scale: DistanceScale = distance_scale
         self.merge_weights: MergeWeights = merge_weights
-        self.clustering = clustering
+        self.clustering: Clustering = clustering
         self.clustering_seeding: Seeding = clustering_seeding
         self.clustering_seed = clustering_seed
         self.score_epsilon = score_epsilon
@@ -174,7 +181,7 @@ class DynamicPrototypeEstimator(nn.Module):
         hard = not self.training if hard is None else hard
         pooled = pool_cells(frames, resolve_grid(frames.shape[2], grid), self.pool_grid)
         events = self.find_events(pooled, frame_mask, num_prototypes, focus_index)
-        raw = self._raw_scores(events, text, text_mask)
+        raw = self._raw_scores(events, *per_video(text, text_mask, frame_mask))
         mask = events.peak >= 0
         scores = min_max(raw, mask, epsilon=self.score_epsilon)
         if focus_index is not None:
@@ -202,31 +209,24 @@ class DynamicPrototypeEstimator(nn.Module):
         focus_index: Int[Tensor, "batch chosen"] | None = None,
     ) -> Events:
         """The events of a video in time order: no question takes part, so they can be kept from one to the next."""
-        points = pooled.flatten(2)
-        count = min(self.num_prototypes if num_prototypes is None else num_prototypes, points.shape[1])
-        peaks = in_time_order(self._cluster(points, frame_mask, count, focus_index))
-        prototypes = merge_prototypes(points, peaks, weights=self.merge_weights).unflatten(2, (pooled.shape[2], -1))
-        return Events(peaks.centers, peaks.assignment, prototypes, peaks.log_importance)
-
-    def _cluster(self, points: Tensor, mask: Tensor | None, count: int, centers: Tensor | None) -> DensityPeaks:
-        scale = self.distance_scale
-        peaks = density_peaks(points, count, self.num_neighbors, mask=mask, centers=centers, distance_scale=scale)
-        if self.clustering == "density_peaks" or centers is not None:
-            return peaks
-        generator = torch.Generator().manual_seed(self.clustering_seed)
-        options: dict[str, Any] = {"mask": mask, "seeding": self.clustering_seeding, "generator": generator}
-        gamma = peaks.log_importance
-        if self.clustering == "kmeans":
-            return kmeans(points, count, **options)._replace(log_importance=gamma)
-        weight = (gamma - gamma.amax(1, keepdim=True)).nan_to_num(0.0, 0.0, -torch.inf).exp()
-        return weighted_kmeans(points, count, weight, **options)._replace(log_importance=gamma)
+        return find_events(
+            pooled,
+            self.num_prototypes if num_prototypes is None else num_prototypes,
+            self.num_neighbors,
+            frame_mask=frame_mask,
+            centers=focus_index,
+            clustering=self.clustering,
+            seeding=self.clustering_seeding,
+            seed=self.clustering_seed,
+            merge_weights=self.merge_weights,
+            distance_scale=self.distance_scale,
+        )
 
     def _raw_scores(
         self, events: Events, text: Tensor | None, text_mask: Tensor | None
     ) -> Float[Tensor, "batch prototypes"]:
         """Scores before normalisation."""
         mask = events.peak >= 0
-        text, text_mask = per_video(text, text_mask)
         if isinstance(self.score, ScoreNetwork):
             return self.score(events.prototypes, mask)
         if isinstance(self.score, QuestionScoreNetwork):
@@ -284,63 +284,10 @@ class DynamicPrototypeEstimator(nn.Module):
         return soft if self.relaxation == "soft" else one_hot + soft - soft.detach()
 
 
-class Events(NamedTuple):
-    """The events of a batch of videos, in time order."""
-
-    peak: Int[Tensor, "batch prototypes"]
-    """the frame at the peak, -1 for padding"""
-    assignment: Int[Tensor, "batch frames"]
-    prototypes: Float[Tensor, "batch prototypes pooled dim"]
-    log_importance: Float[Tensor, "batch frames"]
-
-
-def in_time_order(peaks: DensityPeaks) -> DensityPeaks:
-    """The same clusters, numbered by the index of their centre; missing ones stay at the end."""
-    frames = peaks.assignment.shape[1]
-    order = torch.where(peaks.centers >= 0, peaks.centers, frames).argsort(dim=1, stable=True)
-    label = order.argsort(1).gather(1, peaks.assignment.clamp(min=0))
-    return peaks._replace(
-        centers=peaks.centers.gather(1, order), assignment=label.masked_fill(peaks.assignment < 0, -1)
-    )
-
-
 def mark_frames(index: Int[Tensor, "batch focus"], num_frames: int) -> Bool[Tensor, "batch frames"]:
     """True at the frames of `index`; -1 marks none."""
     mark = torch.zeros(len(index), num_frames + 1, dtype=torch.bool, device=index.device)
     return mark.scatter(1, torch.where(index >= 0, index, num_frames), True)[:, :num_frames]
-
-
-def per_video(text: Tensor | None, text_mask: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
-    """Per-frame queries [batch frames queries dim] as their mean over the frames."""
-    if text is None or text.ndim == 3:
-        return text, text_mask
-    if text_mask is None:
-        return text.mean(1), None
-    total = text.masked_fill(~text_mask[..., None], 0).sum(1)
-    return total / text_mask.sum(1).clamp(min=1)[..., None], text_mask.any(1)
-
-
-def text_similarity(
-    prototypes: Float[Tensor, "batch prototypes pooled dim"],
-    text: Float[Tensor, "batch queries dim"],
-    text_mask: Bool[Tensor, "batch queries"] | None,
-) -> Float[Tensor, "batch prototypes"]:
-    """Cosine between the question (its tokens' mean direction) and each event's best-matching cell.
-
-    Raises:
-        ValueError: text and frames of different width, which cannot share a space.
-    """
-    if text.shape[-1] != prototypes.shape[-1]:
-        raise ValueError(
-            f"DynamicPrototypeEstimator: expected text of width {prototypes.shape[-1]} for text_weight > 0, "
-            f"got {text.shape[-1]}. Text and frames must live in one space, as CLIP's do."
-        )
-    direction = nn.functional.normalize(text, dim=-1)
-    if text_mask is not None:
-        direction = direction.masked_fill(~text_mask[..., None], 0)
-    question = nn.functional.normalize(direction.sum(1), dim=-1)
-    cells = nn.functional.normalize(prototypes, dim=-1)
-    return torch.einsum("blpd,bd->blp", cells, question).amax(-1)
 
 
 def _check(

@@ -185,3 +185,40 @@ def min_max(
     equal = known & (high <= low)
     lost = ~known.any(-1, keepdim=True) & (torch.ones_like(known) if mask is None else mask)
     return torch.where(equal | lost, 1 + scaled * 0, scaled)
+
+
+def per_video(
+    text: Float[Tensor, "batch *each queries dim"] | None,
+    text_mask: Bool[Tensor, "batch *each queries"] | None,
+    frame_mask: Bool[Tensor, "batch frames"] | None,
+) -> tuple[Float[Tensor, "batch queries dim"] | None, Bool[Tensor, "batch queries"] | None]:
+    """Per-frame queries [batch frames queries dim] as their mean over the real frames; others as they are."""
+    if text is None or text.ndim == 3:
+        return text, text_mask
+    real = torch.ones_like(text[..., 0], dtype=torch.bool) if text_mask is None else text_mask
+    real = real if frame_mask is None else real & frame_mask[..., None]
+    total = text.masked_fill(~real[..., None], 0).sum(1)
+    return total / real.sum(1).clamp(min=1)[..., None], real.any(1)
+
+
+def text_similarity(
+    prototypes: Float[Tensor, "batch prototypes pooled dim"],
+    text: Float[Tensor, "batch queries dim"],
+    text_mask: Bool[Tensor, "batch queries"] | None,
+) -> Float[Tensor, "batch prototypes"]:
+    """Cosine between the question (its tokens' mean direction) and each event's best-matching cell.
+
+    Raises:
+        ValueError: text and frames of different width, which cannot share a space.
+    """
+    if text.shape[-1] != prototypes.shape[-1]:
+        raise ValueError(
+            f"DynamicPrototypeEstimator: expected text of width {prototypes.shape[-1]} for text_weight > 0, "
+            f"got {text.shape[-1]}. Text and frames must live in one space, as CLIP's do."
+        )
+    direction = nn.functional.normalize(text, dim=-1)
+    if text_mask is not None:
+        direction = direction.masked_fill(~text_mask[..., None], 0)
+    question = nn.functional.normalize(direction.sum(1), dim=-1)
+    cells = nn.functional.normalize(prototypes, dim=-1)
+    return torch.einsum("blpd,bd->blp", cells, question).amax(-1)

@@ -1,0 +1,37 @@
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+OUT ?= out
+PYTEST_ARGS ?= -n auto --dist loadfile -m "not slow and not gpu and not weights"
+
+.PHONY: demo test lint docs bench results clean
+
+demo: $(VENV)/.demo
+	$(BIN)/dynfocus compress "$$($(BIN)/python -m dynfocus_video.clips bikes.mp4)" --fps 5 --out $(OUT)
+
+test: $(VENV)/.dev
+	$(BIN)/pytest $(PYTEST_ARGS)
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+docs: $(VENV)/.docs
+	$(BIN)/mkdocs build --strict --config-file docs/.mkdocs/mkdocs.yml
+
+results: $(VENV)/.dev
+	$(BIN)/python tests/benchmark/configurations.py
+	$(BIN)/python tests/benchmark/topk_variance.py
+	$(BIN)/python tests/benchmark/embedded_encoder.py
+	$(BIN)/python tests/benchmark/long_file.py
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.%: pyproject.toml | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --editable ".[$*]"
+	touch $@
+
+clean:
+	rm -rf $(VENV) $(OUT) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

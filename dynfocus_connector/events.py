@@ -1,0 +1,69 @@
+"""The events of a video: its frames clustered, merged into prototypes, in time order (Eq. 1–5)."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, NamedTuple
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from dynfocus_connector.kmeans import Seeding, kmeans, weighted_kmeans
+from dynfocus_connector.peaks import DensityPeaks, DistanceScale, density_peaks
+from dynfocus_connector.prototypes import MergeWeights, merge_prototypes
+
+Clustering = Literal["density_peaks", "kmeans", "weighted_kmeans"]
+
+
+class Events(NamedTuple):
+    """The events of a batch of videos, in time order."""
+
+    peak: Int[Tensor, "batch prototypes"]
+    """the frame at the peak, -1 for padding"""
+    assignment: Int[Tensor, "batch frames"]
+    prototypes: Float[Tensor, "batch prototypes pooled dim"]
+    log_importance: Float[Tensor, "batch frames"]
+
+
+def in_time_order(peaks: DensityPeaks) -> DensityPeaks:
+    """The same clusters, numbered by the index of their centre; missing ones stay at the end."""
+    frames = peaks.assignment.shape[1]
+    order = torch.where(peaks.centers >= 0, peaks.centers, frames).argsort(dim=1, stable=True)
+    label = order.argsort(1).gather(1, peaks.assignment.clamp(min=0))
+    return peaks._replace(
+        centers=peaks.centers.gather(1, order), assignment=label.masked_fill(peaks.assignment < 0, -1)
+    )
+
+
+def find_events(
+    pooled: Float[Tensor, "batch frames pooled dim"],
+    num_prototypes: int,
+    num_neighbors: int,
+    *,
+    frame_mask: Bool[Tensor, "batch frames"] | None = None,
+    centers: Int[Tensor, "batch chosen"] | None = None,
+    clustering: Clustering = "density_peaks",
+    seeding: Seeding = "farthest",
+    seed: int = 0,
+    merge_weights: MergeWeights = "importance",
+    distance_scale: DistanceScale = 1.0,
+) -> Events:
+    """T-DPC: at most `num_prototypes` events, around given `centers` where there are some.
+
+    **Source**: Sec. 3.2, Eq. 1–5; Table 11 for the other clusterings. Arguments as in `DynamicPrototypeEstimator`.
+    """
+    points = pooled.flatten(2)
+    count = min(num_prototypes, points.shape[1])
+    peaks = density_peaks(points, count, num_neighbors, mask=frame_mask, centers=centers, distance_scale=distance_scale)
+    gamma = peaks.log_importance
+    if clustering != "density_peaks" and centers is None:
+        generator = torch.Generator().manual_seed(seed)
+        options: dict[str, Any] = {"mask": frame_mask, "seeding": seeding, "generator": generator}
+        if clustering == "kmeans":
+            peaks = kmeans(points, count, **options)
+        else:
+            weight = (gamma - gamma.amax(1, keepdim=True)).nan_to_num(0.0, 0.0, -torch.inf).exp()
+            peaks = weighted_kmeans(points, count, weight, **options)
+    peaks = in_time_order(peaks._replace(log_importance=gamma))
+    prototypes = merge_prototypes(points, peaks, weights=merge_weights).unflatten(2, (pooled.shape[2], -1))
+    return Events(peaks.centers, peaks.assignment, prototypes, gamma)
