@@ -87,7 +87,7 @@ def chances(
     deviation: Float[Tensor, "*shape"], allowed: Bool[Tensor, "*#shape"], sigma: float
 ) -> tuple[Float[Tensor, "*shape"], Float[Tensor, "*shape"], Float[Tensor, "*shape"]]:
     """The probability that an item is above t, its density at t, the probability that it is below."""
-    deviation = deviation.clamp(-38.0, 38.0)
+    deviation = deviation.clamp(-40.0, 40.0)
     above = torch.special.ndtr(deviation) * allowed
     at = torch.exp(-0.5 * deviation.square()) / (sigma * math.sqrt(2 * math.pi)) * allowed
     below = torch.where(allowed, torch.special.ndtr(-deviation), 1.0)

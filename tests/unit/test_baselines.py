@@ -122,7 +122,7 @@ def test_mean_pooling_is_two_means(frames: Tensor) -> None:
 
 def test_token_merging_merges_copies_first() -> None:
     distinct = [[1.0, 0], [0, 1], [-1, 0.1], [0.3, -1], [5, 5], [0.2, 3]]
-    patches = torch.tensor([distinct[0], *distinct, distinct[2]])  # copies fall into different halves
+    patches = torch.tensor([distinct[0], *distinct, distinct[1]])  # copies fall into different halves
     model = build_baseline("token_merging", DynFocusConfig.training_free(dim=2))
     video = model(patches[None, None], grid=(2, 4), budget=TokenBudget(max_tokens=6))
     torch.testing.assert_close(torch.tensor(sorted(video.tokens.tolist())), torch.tensor(sorted(distinct)))
