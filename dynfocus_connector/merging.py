@@ -22,13 +22,10 @@ class SpatialMerging(NamedTuple):
 
     def merge(self, features: Float[Tensor, "batch frames patches dim"]) -> Float[Tensor, "batch frames rows dim"]:
         """G_t: every row the weighted sum of its patches."""
-        batch, frames, _, dim = features.shape
-        rows = self.center.shape[-1]
-        merged = features.new_zeros(batch, frames, rows, dim)
+        matrix = self.weight.new_zeros(*self.center.shape, features.shape[2])
         for row, weight in zip(self.row.unbind(2), self.weight.unbind(2), strict=True):
-            members = torch.where(weight[..., None] != 0, features * weight[..., None].to(features.dtype), 0)
-            merged = merged.scatter_add(2, row[..., None].expand_as(members), members)
-        return merged
+            matrix = matrix.scatter(2, row[:, :, None], weight[:, :, None])
+        return _weighted_sums(matrix, features)
 
     @property
     def row_mask(self) -> Bool[Tensor, "batch frames rows"]:
@@ -43,9 +40,18 @@ def merge_members(
     num_clusters: int,
 ) -> Float[Tensor, "*batch clusters dim"]:
     """Weighted sums of the members of each cluster; a point of weight 0 (padding, a damaged point) leaves no trace."""
-    members = torch.where(weight[..., None] != 0, points * weight[..., None].to(points.dtype), 0)
-    merged = points.new_zeros(*points.shape[:-2], num_clusters, points.shape[-1])
-    return merged.scatter_add(-2, assignment.clamp(min=0)[..., None].expand_as(members), members)
+    matrix = weight.new_zeros(*points.shape[:-2], num_clusters, points.shape[-2])
+    return _weighted_sums(matrix.scatter(-2, assignment.clamp(min=0)[..., None, :], weight[..., None, :]), points)
+
+
+def _weighted_sums(
+    matrix: Float[Tensor, "*batch rows points"], points: Float[Tensor, "*batch points dim"]
+) -> Float[Tensor, "*batch rows dim"]:
+    """matrix @ points in float32 or better, where a point of weight 0 leaves no trace even if it is NaN."""
+    used = (matrix != 0).any(-2)[..., None]
+    dtype = torch.promote_types(points.dtype, torch.float32)
+    with torch.autocast(points.device.type, enabled=False):
+        return (matrix.to(dtype) @ torch.where(used, points, 0).to(dtype)).to(points.dtype)
 
 
 class Merging(NamedTuple):
