@@ -7,7 +7,8 @@ PYTEST_ARGS ?= -n auto --dist loadfile -m "not slow and not gpu and not weights"
 .PHONY: demo test lint docs bench results clean
 
 demo: $(VENV)/.demo
-	$(BIN)/dynfocus compress "$$($(BIN)/python -m dynfocus_video.clips bikes.mp4)" --fps 5 --out $(OUT)
+	$(BIN)/dynfocus compress "$$($(BIN)/python -c 'from dynfocus_video.clips import demo_clip; print(demo_clip())')" \
+		--fps 5 --out $(OUT)
 
 test: $(VENV)/.dev
 	$(BIN)/pytest $(PYTEST_ARGS)

@@ -26,6 +26,15 @@ def rod_anchors(spatial: SpatialMerging, grid: Grid, num_tokens: int) -> Int[Ten
     return _spread_and_pad(torch.cat([content, context], dim=-1), grid, num_tokens)
 
 
+def avoid_anchors(
+    wanted: Int[Tensor, "*frames tokens"], taken: Int[Tensor, "*frames others"], grid: Grid
+) -> Int[Tensor, "*frames tokens"]:
+    """The slots wanted, moved where other tokens of the frame have taken them."""
+    both = torch.cat([taken, wanted], dim=-1)[..., : grid[0] * grid[1]]
+    moved = spread_anchors(both, grid)[..., taken.shape[-1] :]
+    return nn.functional.pad(moved, (0, wanted.shape[-1] - moved.shape[-1]))
+
+
 def _spread_and_pad(wanted: Tensor, grid: Grid, num_tokens: int) -> Tensor:
     """Distinct slots for as many tokens as the frame can hold; rows beyond never become tokens."""
     anchors = spread_anchors(wanted[..., : min(num_tokens, grid[0] * grid[1])], grid)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from typing import get_args
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-Fusion = Literal["multi_grained", "concatenation", "cross_attention"]
+from dynfocus_connector.choices import Fusion
 
 
 class ConeEncoder(nn.Module):

@@ -6,16 +6,21 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
-from dynfocus_connector.encoder import Cones, ProjectorKind, RodInput
-from dynfocus_connector.estimator import Relaxation, Scorer
-from dynfocus_connector.events import Clustering
-from dynfocus_connector.kmeans import Seeding
-from dynfocus_connector.peaks import DistanceScale
-from dynfocus_connector.prototypes import MergeWeights
-from dynfocus_connector.rods import RodAttention
-from dynfocus_connector.score import ScoreInput
-from dynfocus_connector.spatial import SpatialOrder
-from dynfocus_connector.topk_gradients import GradientEstimator
+from dynfocus_connector.choices import (
+    Clustering,
+    Cones,
+    DistanceScale,
+    GradientEstimator,
+    MergeWeights,
+    ProjectorKind,
+    Relaxation,
+    RodAttention,
+    RodInput,
+    ScoreInput,
+    Scorer,
+    Seeding,
+    SpatialOrder,
+)
 
 
 @dataclass(frozen=True)

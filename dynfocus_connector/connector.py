@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -17,6 +18,7 @@ from dynfocus_connector.config import DynFocusConfig
 from dynfocus_connector.contracts import CompressedVideo, FrameSelection
 from dynfocus_connector.encoder import CompactCooperativeEncoder
 from dynfocus_connector.estimator import DynamicPrototypeEstimator, num_focus_frames
+from dynfocus_connector.merging import Merging, MergingPerVideo
 from dynfocus_connector.pooling import Grid
 from dynfocus_connector.saving import CONFIG_NAME, WEIGHTS_NAME, find_file, load_exactly, write_folder
 
@@ -77,27 +79,28 @@ class DynFocusConnector(
         Raises:
             ValueError: features of another width, text of another width, a budget too small for the frames.
         """
-        shared: dict[str, Any] = {"grid": grid, "hard": hard, "generator": generator, "keep_merging": keep_merging}
-        if focus_index is not None and budget is not None:
+        options: dict[str, Any] = {"grid": grid, "hard": hard, "generator": generator, "keep_merging": keep_merging}
+        if budget is None:
+            known = None if focus_index is not None else self._total_tokens(frames, frame_mask)
+            masks: dict[str, Any] = {"text_mask": text_mask, "frame_mask": frame_mask}
+            return self._compress(
+                frames, text, num_tokens=known, focus_index=focus_index, noise=noise, **masks, **options
+            )
+        if focus_index is not None:
             raise ValueError(
                 f"DynFocusConnector: expected focus_index or a budget, got both ({focus_index.shape[1]} frames and "
                 f"{budget}). The frames decide the number of tokens."
             )
-        if budget is None:
-            return self._compress(frames, text, text_mask, frame_mask, None, focus_index, noise=noise, **shared)
         plans = self.plan(frames.shape[2], budget, frames.shape[1], frame_mask)
-        if frame_mask is None or len(plans) == 1:
-            frames = frames if frame_mask is None else frames[:, frame_mask[0]]
-            return self._compress(frames, text, text_mask, None, plans[0], None, noise=noise, **shared)
+        if frame_mask is None:
+            real = torch.arange(frames.shape[1], device=frames.device)
+            return self._follow(plans[0], real, frames, text, text_mask, noise, options)
         videos = []
         for b, plan in enumerate(plans):
-            row = slice(b, b + 1)
-            one = [None if value is None else value[row] for value in (text, text_mask, noise)]
-            kept = frame_mask[b]
-            if text is not None and text.ndim == 4:
-                one[:2] = [None if value is None else value[:, kept] for value in one[:2]]
-            videos.append(self._compress(frames[row, kept], one[0], one[1], None, plan, None, noise=one[2], **shared))
-        return CompressedVideo.pack(videos)
+            own = [None if value is None else value[b : b + 1] for value in (text, text_mask, noise)]
+            real = frame_mask[b].nonzero()[:, 0]
+            videos.append(self._follow(plan, real, frames[b : b + 1], own[0], own[1], own[2], options))
+        return _as_batch(videos)
 
     def plan(
         self, num_patches: int, budget: TokenBudget, num_frames: int, frame_mask: Tensor | None = None
@@ -113,63 +116,100 @@ class DynFocusConnector(
         focus = num_focus_frames(events, self.config.focus_ratio)
         return self.encoder.token_counts(num_patches).total(num_frames, focus)
 
+    def _follow(
+        self,
+        plan: BudgetPlan,
+        real: Int[Tensor, " real"],
+        frames: Tensor,
+        text: Tensor | None,
+        text_mask: Tensor | None,
+        noise: Tensor | None,
+        options: dict[str, Any],
+    ) -> CompressedVideo:
+        """Compress the frames that a plan lets take part, and tell of them by their place in the video."""
+        length = frames.shape[1]
+        chosen = torch.tensor(evenly(len(real), plan.num_frames), dtype=torch.long, device=frames.device)
+        picked, frame_mask = real[chosen], None
+        if not len(picked):  # a padding frame stands in, so that every parameter takes part
+            picked, frame_mask = (
+                chosen.new_zeros(1),
+                torch.zeros(len(frames), 1, dtype=torch.bool, device=frames.device),
+            )
+        if text is not None and text.ndim == 4:
+            text, text_mask = text[:, picked], None if text_mask is None else text_mask[:, picked]
+        video = self._compress(
+            frames if len(picked) == length else frames[:, picked],
+            text,
+            text_mask=text_mask,
+            frame_mask=frame_mask,
+            plan=plan if plan.num_frames else None,
+            num_tokens=len(frames) * plan.num_tokens,
+            noise=noise,
+            **options,
+        )
+        if len(picked) == length:
+            return video
+        assert video.selection is not None
+        merging = video.merging
+        return video._replace(
+            frame_index=chosen[video.frame_index],
+            selection=video.selection.in_video(picked, length),
+            merging=merging._replace(picked=picked) if isinstance(merging, Merging) else None,
+        )
+
     def _compress(
         self,
         frames: Tensor,
         text: Tensor | None,
+        *,
         text_mask: Tensor | None,
         frame_mask: Tensor | None,
-        plan: BudgetPlan | None,
-        focus_index: Tensor | None,
-        *,
         grid: Grid | None,
         hard: bool | None,
         generator: torch.Generator | None,
         noise: Tensor | None,
+        num_tokens: int | None,
         keep_merging: bool,
+        plan: BudgetPlan | None = None,
+        focus_index: Tensor | None = None,
     ) -> CompressedVideo:
-        length = frames.shape[1]
-        picked: Tensor | None = None
-        if plan is not None and plan.num_frames < length:
-            picked = torch.tensor(evenly(length, plan.num_frames), device=frames.device)
-            frames = frames[:, picked]
-            if text is not None and text.ndim == 4:
-                text, text_mask = text[:, picked], None if text_mask is None else text_mask[:, picked]
+        """DPE, then CCE."""
+        place: dict[str, Any] = {"text_mask": text_mask, "frame_mask": frame_mask, "grid": grid}
         selection: FrameSelection = self.estimator(
             frames,
             text,
-            text_mask=text_mask,
-            frame_mask=frame_mask,
-            grid=grid,
             num_prototypes=None if plan is None else plan.num_prototypes,
             num_focus=None if plan is None else plan.num_focus,
             focus_index=focus_index,
             hard=hard,
             generator=generator,
             noise=noise,
+            **place,
         )
         if plan is not None and plan.everything:
             return self.encoder.keep_all(frames, selection)
+        focus_only = plan is not None and plan.focus_only
         video: CompressedVideo = self.encoder(
-            frames,
-            selection,
-            text,
-            text_mask=text_mask,
-            frame_mask=frame_mask,
-            grid=grid,
-            num_tokens=None if focus_index is not None else self._known_tokens(frames, frame_mask, plan),
-            focus_only=plan is not None and plan.focus_only,
-            keep_merging=keep_merging,
+            frames, selection, text, num_tokens=num_tokens, focus_only=focus_only, keep_merging=keep_merging, **place
         )
-        return video if picked is None else video._replace(frame_index=picked[video.frame_index])
+        return video
 
-    def _known_tokens(self, frames: Tensor, frame_mask: Tensor | None, plan: BudgetPlan | None) -> int | None:
-        if plan is not None:
-            return len(frames) * plan.num_tokens
-        if frame_mask is None:
-            return len(frames) * self.num_tokens(frames.shape[1], frames.shape[2])
-        lengths: list[int] = frame_mask.sum(1).tolist()
+    def _total_tokens(self, frames: Tensor, frame_mask: Tensor | None) -> int:
+        """Tokens of a batch without a budget; the one place where lengths become integers."""
+        lengths = [frames.shape[1]] * len(frames) if frame_mask is None else frame_mask.sum(1).tolist()
         return sum(self.num_tokens(length, frames.shape[2]) for length in lengths)
+
+    def save_pretrained(self, save_directory: str | Path, **options: Any) -> str | None:
+        """As `PyTorchModelHubMixin.save_pretrained`; an error leaves what the folder held before."""
+        folder = Path(save_directory)
+        folder.mkdir(parents=True, exist_ok=True)
+        if options.get("push_to_hub"):
+            options.setdefault("repo_id", folder.name)
+        with TemporaryDirectory(dir=folder, prefix=".part-") as part:
+            result = super().save_pretrained(part, **options)
+            for file in Path(part).iterdir():
+                file.replace(folder / file.name)
+        return result
 
     def _save_pretrained(self, save_directory: Path) -> None:
         write_folder(save_directory, self.config.to_dict(), self.state_dict())
@@ -252,3 +292,14 @@ def build_connector(
         dtype=dtype,
     )
     return DynFocusConnector(estimator, encoder, config)
+
+
+def _as_batch(videos: list[CompressedVideo]) -> CompressedVideo:
+    """Videos compressed one by one as one batch, with what is known of each."""
+    batch = CompressedVideo.pack(videos)
+    selections = [video.selection for video in videos if video.selection is not None]
+    mergings = tuple(video.merging for video in videos if isinstance(video.merging, Merging))
+    return batch._replace(
+        selection=FrameSelection.stack(selections) if len(selections) == len(videos) else None,
+        merging=MergingPerVideo(mergings) if len(mergings) == len(videos) else None,
+    )

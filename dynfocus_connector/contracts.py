@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from dynfocus_connector.merging import Merging
+from dynfocus_connector.merging import Merging, MergingPerVideo
 
 
 class TokenKind(enum.IntEnum):
@@ -76,6 +76,30 @@ class FrameSelection(NamedTuple):
             scores, prototype_index, prototypes, event, soft_mask, focus_index, is_focus, log_importance
         )
 
+    def in_video(self, index: Int[Tensor, " kept"], num_frames: int) -> FrameSelection:
+        """The selection among some frames of a video, told of all its frames: the others belong to no event."""
+
+        def spread(values: Tensor, rest: float) -> Tensor:
+            return values.new_full((len(values), num_frames), rest).index_copy(1, index, values)
+
+        return self._replace(
+            prototype_index=renumber(self.prototype_index, index),
+            event=spread(self.event, -1),
+            focus_index=renumber(self.focus_index, index),
+            is_focus=spread(self.is_focus, False),
+            log_importance=spread(self.log_importance, -torch.inf),
+        )
+
+    @staticmethod
+    def stack(selections: Sequence[FrameSelection]) -> FrameSelection:
+        """Selections of several videos of equally many frames as one batch, padded as such."""
+        padding = FrameSelection(0, -1, 0, 0, 0, -1, 0, 0)  # type: ignore[arg-type]
+        columns = []
+        for values, rest in zip(zip(*selections, strict=True), padding, strict=True):
+            shape = [max(sizes) for sizes in zip(*(value.shape[1:] for value in values), strict=True)]
+            columns.append(torch.cat([pad_to(value, shape, float(rest)) for value in values]))
+        return FrameSelection.build(*columns)
+
     def filtered_prototypes(self) -> Float[Tensor, "batch focus pooled dim"]:
         """h_1..h_K: the event prototypes of the focus frames, soft in training (h = P_σ m)."""
         return torch.einsum("bkl,blpd->bkpd", self.soft_mask, self.prototypes)
@@ -100,7 +124,7 @@ class CompressedVideo(NamedTuple):
     offsets: Int[Tensor, " videos"]
     """batch + 1 cumulative token counts"""
     selection: FrameSelection | None = None
-    merging: Merging | None = None
+    merging: Merging | MergingPerVideo | None = None
 
     @staticmethod
     def build(
@@ -110,7 +134,7 @@ class CompressedVideo(NamedTuple):
         anchor: Tensor,
         offsets: Tensor,
         selection: FrameSelection | None = None,
-        merging: Merging | None = None,
+        merging: Merging | MergingPerVideo | None = None,
     ) -> CompressedVideo:
         """A packed batch whose shapes fit together; raises ValueError where they do not."""
         count = tokens.shape[0]
@@ -139,7 +163,7 @@ class CompressedVideo(NamedTuple):
         )
 
     def split(self) -> list[CompressedVideo]:
-        """One `CompressedVideo` per video; without `selection` and `merging`, which speak of the whole batch."""
+        """One `CompressedVideo` per video; without `selection` and `merging`, which speak of the batch."""
         bounds = self.offsets.tolist()
         return [
             CompressedVideo.build(
@@ -180,3 +204,15 @@ class CompressedVideo(NamedTuple):
                 "CompressedVideo.pool_like: expected a video compressed with keep_merging=True, got merging=None."
             )
         return self.merging.pool(features)
+
+
+def renumber(values: Int[Tensor, "batch items"], index: Int[Tensor, " kept"]) -> Int[Tensor, "batch items"]:
+    """`index[values]`, where -1 stays -1."""
+    return index[values.clamp(min=0)].masked_fill(values < 0, -1)
+
+
+def pad_to(values: Tensor, shape: Sequence[int], rest: float) -> Tensor:
+    """`values` with every axis but the first grown to `shape`, filled with `rest`."""
+    grown = values.new_full((values.shape[0], *shape), rest)
+    grown[tuple(slice(size) for size in values.shape)] = values
+    return grown

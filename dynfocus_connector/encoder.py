@@ -3,27 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, get_args
+from typing import get_args
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from dynfocus_connector.anchors import cone_anchors, rod_anchors
-from dynfocus_connector.cones import ConeEncoder, Fusion
+from dynfocus_connector.anchors import avoid_anchors, cone_anchors, rod_anchors
+from dynfocus_connector.choices import (
+    Cones,
+    DistanceScale,
+    Fusion,
+    MergeWeights,
+    ProjectorKind,
+    RodAttention,
+    RodInput,
+    SpatialOrder,
+)
+from dynfocus_connector.cones import ConeEncoder
 from dynfocus_connector.contracts import CompressedVideo, FrameSelection, TokenKind
 from dynfocus_connector.merging import Merging, SpatialMerging, gather_rows, take_frames
 from dynfocus_connector.packing import Layout, TokenCounts, frame_number, layout
-from dynfocus_connector.peaks import DistanceScale
 from dynfocus_connector.pooling import Grid, cell_weights, resolve_grid
 from dynfocus_connector.projector import IdentityProjector, Projector
-from dynfocus_connector.prototypes import MergeWeights, member_weights
-from dynfocus_connector.rods import RodAttention, RodEncoder
-from dynfocus_connector.spatial import SpatialOrder, SpatialPrototypes
-
-Cones = Literal[Fusion, "patches", "rods", "none"]
-RodInput = Literal["prototypes", "patches"]
-ProjectorKind = Literal["mlp2x_gelu"]
+from dynfocus_connector.prototypes import member_weights
+from dynfocus_connector.rods import RodEncoder
+from dynfocus_connector.spatial import SpatialPrototypes
 
 
 class CompactCooperativeEncoder(nn.Module):
@@ -73,7 +78,7 @@ class CompactCooperativeEncoder(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        self._check(cones, rod_tokens, rod_input, projector, dim_out)
+        self._check(cones, spatial_order, rod_tokens, rod_input, projector)
         self.dim = dim
         self.pool_grid = pool_grid
         self.merge_weights: MergeWeights = merge_weights
@@ -107,10 +112,14 @@ class CompactCooperativeEncoder(nn.Module):
         )
 
     @staticmethod
-    def _check(cones: str, rod_tokens: int, rod_input: str, projector: str | None, dim_out: int | None) -> None:
+    def _check(cones: str, spatial_order: str, rod_tokens: int, rod_input: str, projector: str | None) -> None:
         known = (*get_args(Fusion), "patches", "rods", "none")
         if cones not in known:
             raise ValueError(f"CompactCooperativeEncoder: expected cones to be one of {known}, got {cones!r}.")
+        if cones == "concatenation" and spatial_order == "grouped":
+            raise ValueError(
+                "CompactCooperativeEncoder: expected spatial_order='by_level' for cones='concatenation', got 'grouped'."
+            )
         if rod_tokens not in (0, 2):
             raise ValueError(f"CompactCooperativeEncoder: expected rod_tokens 0 or 2, got {rod_tokens}.")
         if rod_input not in get_args(RodInput):
@@ -125,7 +134,8 @@ class CompactCooperativeEncoder(nn.Module):
         rod = min(self.rod_tokens, num_patches)
         special = {"none": 0, "rods": min(2, num_patches), "patches": num_patches}
         cone = special.get(self.cone_source, self.cones.num_tokens(self.spatial.num_rows(num_patches)))
-        return TokenCounts(min(cone, num_patches), rod, rod if self.rods_when_all_focus else 0)
+        cone = min(cone, num_patches)
+        return TokenCounts(cone, rod, min(rod, num_patches - cone) if self.rods_when_all_focus else 0)
 
     def forward(
         self,
@@ -276,6 +286,9 @@ class CompactCooperativeEncoder(nn.Module):
             centers = take_frames(spatial.center, selection.focus_index)
             cone = cone_anchors(centers, grid, self.pool_grid, cones.shape[2])
         rod = rod_anchors(spatial, grid, rods.shape[2])
+        if counts.rods_of_all_focus:
+            taken = take_frames(rod, selection.focus_index)[..., : counts.rods_of_all_focus]
+            cone = avoid_anchors(cone, taken, grid)
         return torch.cat([cone.flatten(), rod.flatten()])
 
     def _merging(

@@ -5,31 +5,27 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from fractions import Fraction
-from typing import Literal, get_args
+from typing import get_args
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from dynfocus_connector.contracts import FrameSelection
-from dynfocus_connector.events import Clustering, Events, find_events
-from dynfocus_connector.kmeans import Seeding
-from dynfocus_connector.peaks import DistanceScale
-from dynfocus_connector.pooling import Grid, pool_cells, resolve_grid
-from dynfocus_connector.prototypes import MergeWeights
-from dynfocus_connector.score import (
-    QuestionScoreNetwork,
+from dynfocus_connector.choices import (
+    Clustering,
+    DistanceScale,
+    GradientEstimator,
+    MergeWeights,
+    Relaxation,
     ScoreInput,
-    ScoreNetwork,
-    min_max,
-    per_video,
-    text_similarity,
+    Scorer,
+    Seeding,
 )
+from dynfocus_connector.contracts import FrameSelection
+from dynfocus_connector.events import Events, find_events
+from dynfocus_connector.pooling import Grid, pool_cells, resolve_grid
+from dynfocus_connector.score import QuestionScoreNetwork, ScoreNetwork, min_max, per_video, text_similarity
 from dynfocus_connector.topk import hard_topk_indices, perturbed_topk
-from dynfocus_connector.topk_gradients import GradientEstimator
-
-Scorer = Literal["network", "question", "importance"]
-Relaxation = Literal["soft", "straight_through"]
 
 
 def num_focus_frames(num_prototypes: int, focus_ratio: float) -> int:
@@ -281,7 +277,7 @@ class DynamicPrototypeEstimator(nn.Module):
             mask=mask,
             max_k=max_k,
         )
-        return soft if self.relaxation == "soft" else one_hot + soft - soft.detach()
+        return soft if self.relaxation == "soft" else one_hot + (soft - soft.detach())
 
 
 def mark_frames(index: Int[Tensor, "batch focus"], num_frames: int) -> Bool[Tensor, "batch frames"]:

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from dynfocus_connector.kmeans import Seeding, kmeans, weighted_kmeans
-from dynfocus_connector.peaks import DensityPeaks, DistanceScale, density_peaks
-from dynfocus_connector.prototypes import MergeWeights, merge_prototypes
-
-Clustering = Literal["density_peaks", "kmeans", "weighted_kmeans"]
+from dynfocus_connector.choices import Clustering, DistanceScale, MergeWeights, Seeding
+from dynfocus_connector.kmeans import kmeans, weighted_kmeans
+from dynfocus_connector.peaks import DensityPeaks, density_peaks
+from dynfocus_connector.prototypes import merge_prototypes
 
 
 class Events(NamedTuple):

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from dynfocus_connector.choices import Seeding
 from dynfocus_connector.peaks import DensityPeaks, check_clustering, nearest_center, squared_distances
-
-Seeding = Literal["farthest", "k-means++", "random"]
 
 
 @torch.no_grad()
@@ -108,7 +105,7 @@ def _lloyd(
     w = weight.double().clamp(min=0).masked_fill(~finite, 0)
     for _ in range(iterations):
         label = _to_centroids(x, w, label, seeds >= 0).argmin(-1).masked_fill(~mask, -1)
-    centers = seeds if seeding == "random" else _nearest_members(x, w, label, finite, seeds)
+    centers = seeds if seeding == "random" else _nearest_members(x, w, label, finite, mask, seeds)
     own = torch.arange(num_clusters, device=label.device).expand_as(centers)
     slot = torch.where(centers >= 0, centers, points.shape[1])
     label = torch.cat([label, label[:, :1]], dim=1).scatter(1, slot, own)[:, :-1]
@@ -134,8 +131,8 @@ def _seed(
     if seeding == "farthest":
         score = -distance.masked_fill(~finite[:, None], 0).sum(-1)
     elif seeding == "k-means++":
-        draws = torch.rand(num_clusters, mask.shape[1], generator=generator, dtype=torch.float64).to(mask.device)
-        score = _exponential_race(draws[0][rank], torch.ones_like(distance[..., 0]))
+        draws = torch.rand(mask.shape[1], num_clusters, generator=generator, dtype=torch.float64).to(mask.device)[rank]
+        score = _exponential_race(draws[..., 0], torch.ones_like(distance[..., 0]))
     else:
         raise ValueError(f"{name}: expected seeding 'farthest', 'k-means++' or 'random', got {seeding!r}.")
     seeds, free = [], mask
@@ -149,7 +146,7 @@ def _seed(
         nearest = torch.minimum(nearest, column)
         score = nearest
         if seeding == "k-means++" and i + 1 < num_clusters:
-            score = _exponential_race(draws[i + 1][rank], nearest)
+            score = _exponential_race(draws[..., i + 1], nearest)
     return torch.stack(seeds, dim=1)
 
 
@@ -167,14 +164,17 @@ def _to_centroids(x: Tensor, w: Tensor, label: Tensor, real: Tensor) -> Float[Te
     return distance.masked_fill(~(real & (total > 0))[:, None], torch.inf)
 
 
-def _nearest_members(x: Tensor, w: Tensor, label: Tensor, finite: Tensor, seeds: Tensor) -> Tensor:
-    """The member nearest each centroid; an empty cluster keeps its seed if that seed leads no other cluster."""
+def _nearest_members(x: Tensor, w: Tensor, label: Tensor, finite: Tensor, mask: Tensor, seeds: Tensor) -> Tensor:
+    """The member nearest each centroid; an empty cluster gets the first point that leads no other."""
     own = label[..., None] == torch.arange(seeds.shape[1], device=label.device)
     members = own & finite[..., None]
     distance = _to_centroids(x, w, label, seeds >= 0).masked_fill(~members, torch.inf)
-    center = distance.argmin(1).where(members.any(1) & distance.isfinite().any(1), seeds)
-    taken = (center[:, :, None] == center[:, None, :]).tril(-1).any(-1)
-    return center.masked_fill(taken, -1)
+    center = distance.argmin(1).masked_fill(~distance.isfinite().any(1), -1)
+    leads = (center[..., None] == torch.arange(x.shape[1], device=x.device)).any(1)
+    free = (leads.int() + 2 * (~finite).int() + 4 * (~mask).int()).argsort(dim=1, stable=True)
+    empty = (center < 0) & (seeds >= 0)
+    rank = (empty.cumsum(1) - 1).clamp(min=0)
+    return torch.where(empty, free.gather(1, rank), center)
 
 
 def _largest_first(label: Tensor, centers: Tensor, w: Tensor, finite: Tensor, dtype: torch.dtype) -> DensityPeaks:

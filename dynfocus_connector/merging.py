@@ -71,6 +71,8 @@ class Merging(NamedTuple):
     rods_see_patches: bool
     source: Int[Tensor, " tokens"]
     """the row of [all cone rows; all rod rows] behind each token"""
+    picked: Int[Tensor, " kept"] | None = None
+    """the frames that took part, where a budget left some out"""
 
     @staticmethod
     def everything(batch: int, frames: int, patches: int, device: torch.device) -> Merging:
@@ -95,6 +97,7 @@ class Merging(NamedTuple):
 
     def pool(self, features: Float[Tensor, "batch frames patches other"]) -> Float[Tensor, "tokens other"]:
         """Tokens made of `features` exactly as the video's own tokens were made, before the projector."""
+        features = features if self.picked is None else features[:, self.picked]
         objects = self.spatial.merge(features)
         rods = self.rod_weight.to(features.dtype) @ (features if self.rods_see_patches else objects)
         cones = take_frames(features, self.focus_index)
@@ -112,12 +115,23 @@ class Merging(NamedTuple):
         return torch.einsum("bkl,blpd->bkpd", self.soft_mask.to(features.dtype), prototypes)
 
 
+class MergingPerVideo(NamedTuple):
+    """One `Merging` for each video of a batch that was compressed video by video."""
+
+    videos: tuple[Merging, ...]
+
+    def pool(self, features: Float[Tensor, "batch frames patches other"]) -> Float[Tensor, "tokens other"]:
+        """As `Merging.pool`."""
+        return torch.cat([merging.pool(features[b : b + 1]) for b, merging in enumerate(self.videos)])
+
+
 def take_frames(
     values: Shaped[Tensor, "batch frames *rest"], index: Int[Tensor, "batch focus"]
 ) -> Shaped[Tensor, "batch focus *rest"]:
-    """The frames `index` of each video; a padding index (-1) takes frame 0, which no token refers to."""
-    index = index.clamp(min=0).reshape(*index.shape, *[1] * (values.ndim - 2))
-    return values.gather(1, index.expand(-1, -1, *values.shape[2:]))
+    """The frames `index` of each video; a padding index (-1) takes zeros."""
+    rows = index.reshape(*index.shape, *[1] * (values.ndim - 2))
+    taken = values.gather(1, rows.clamp(min=0).expand(-1, -1, *values.shape[2:]))
+    return torch.where(rows >= 0, taken, torch.zeros_like(taken))
 
 
 def gather_rows(

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-DistanceScale = float | Literal["max"]
+from dynfocus_connector.choices import DistanceScale
 
 
 class DensityPeaks(NamedTuple):
@@ -109,22 +109,20 @@ def squared_distances(
     Near-duplicates are the normal case in video and a float32 Gram matrix loses every digit of their distance. In
     float64 about seven remain; what is below the rounding of the sum is an exact copy.
     """
-    x = points.double().masked_fill(~finite[..., None], 0)
-    x = x - x.sum(1, keepdim=True) / finite.sum(1).clamp(min=1)[:, None, None]
-    x = x.masked_fill(~finite[..., None], 0)
-    gram = x @ x.mT
-    norm = gram.diagonal(dim1=1, dim2=2)
+    bad = ~finite
+    x = points.to(torch.float64, copy=True).masked_fill_(bad[..., None], 0)
+    x.sub_(x.sum(1, keepdim=True) / finite.sum(1).clamp(min=1)[:, None, None]).masked_fill_(bad[..., None], 0)
+    norm = x.square().sum(-1)
     both = norm[:, :, None] + norm[:, None, :]
-    distance = both - 2 * gram
-    distance = distance.masked_fill(distance <= 64 * torch.finfo(x.dtype).eps * both, 0) / points.shape[-1]
-    distance.diagonal(dim1=1, dim2=2).zero_()
-    pairs = finite[:, :, None] & finite[:, None, :]
-    if scale == "max":
-        largest = distance.masked_fill(~pairs, 0).amax((1, 2), keepdim=True)
-        distance = distance / torch.where(largest > 0, largest, 1)
+    distance = torch.baddbmm(both, x, x.mT, alpha=-2)
+    copies = distance <= both.mul_(64 * torch.finfo(x.dtype).eps)
+    distance.masked_fill_(copies, 0).div_(points.shape[-1]).diagonal(dim1=1, dim2=2).zero_()
+    if scale == "max":  # bad points lie at the mean here, which is never farther than the farthest pair
+        largest = distance.amax((1, 2), keepdim=True)
+        distance.div_(torch.where(largest > 0, largest, 1))
     else:
-        distance = distance / float(scale) ** 2
-    distance = distance.masked_fill(~pairs, torch.inf)
+        distance.div_(float(scale) ** 2)
+    distance.masked_fill_(bad[:, :, None], torch.inf).masked_fill_(bad[:, None, :], torch.inf)
     distance.diagonal(dim1=1, dim2=2).zero_()
     return distance
 
@@ -180,7 +178,7 @@ def nearest_center(
     batch, points, _ = distance.shape
     columns = centers.clamp(min=0)[:, None, :].expand(batch, points, -1)
     to_centers = distance.gather(2, columns).masked_fill((centers < 0)[:, None, :], torch.inf)
-    label = to_centers.argmin(-1)
+    label = to_centers.float().argmin(-1)  # ties that rounding broke are ties again
     own = torch.arange(centers.shape[1], device=centers.device).expand_as(centers)
     slot = torch.where(centers >= 0, centers, points)
     label = torch.cat([label, label.new_zeros(batch, 1)], dim=1).scatter(1, slot, own)[:, :points]

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from typing import get_args
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from dynfocus_connector.choices import MergeWeights
 from dynfocus_connector.merging import merge_members
 from dynfocus_connector.peaks import DensityPeaks
-
-MergeWeights = Literal["importance", "uniform", "centers"]
 
 
 def merge_prototypes(

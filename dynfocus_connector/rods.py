@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-RodAttention = Literal["learned", "cosine"]
+from dynfocus_connector.choices import RodAttention
 
 
 class RodEncoder(nn.Module):

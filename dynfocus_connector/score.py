@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-ScoreInput = Literal["largest_norm", "elementwise_max"]
+from dynfocus_connector.choices import ScoreInput
 
 
 class ScoreNetwork(nn.Module):
@@ -133,7 +132,8 @@ def summarise(
         raise ValueError(
             f"ScoreNetwork: expected score_input 'largest_norm' or 'elementwise_max', got {score_input!r}."
         )
-    row = prototypes.float().norm(dim=-1).argmax(-1)[..., None, None].expand(*mean.shape[:2], 1, mean.shape[-1])
+    norm = prototypes.to(torch.promote_types(prototypes.dtype, torch.float32)).norm(dim=-1)
+    row = norm.argmax(-1)[..., None, None].expand(*mean.shape[:2], 1, mean.shape[-1])
     return torch.cat([prototypes.gather(2, row)[:, :, 0], mean], dim=-1)
 
 

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from dynfocus_connector.choices import DistanceScale, MergeWeights, SpatialOrder
 from dynfocus_connector.merging import SpatialMerging, merge_members
-from dynfocus_connector.peaks import DistanceScale, density_peaks
-from dynfocus_connector.prototypes import MergeWeights, member_weights
+from dynfocus_connector.peaks import density_peaks
+from dynfocus_connector.prototypes import member_weights
 
-SpatialOrder = Literal["by_level", "grouped"]
-
-FRAMES_PER_CHUNK = 64
-"""Frames clustered at a time, which bounds the memory of their distance matrices."""
+FRAMES_PER_CHUNK = {"cpu": 8, "cuda": 256}
+"""Frames clustered at a time, which bounds the memory of their distance matrices; few keep a CPU in its cache."""
 
 
 class SpatialPrototypes(nn.Module):
@@ -76,7 +75,7 @@ class SpatialPrototypes(nn.Module):
     def forward(self, frames: Float[Tensor, "batch frames patches dim"]) -> SpatialMerging:
         """Rows and weights of every patch of every frame."""
         batch, length = frames.shape[:2]
-        chunks = frames.detach().flatten(0, 1).split(FRAMES_PER_CHUNK)
+        chunks = frames.detach().flatten(0, 1).split(FRAMES_PER_CHUNK.get(frames.device.type, 64))
         parts = [self._cluster(chunk) for chunk in chunks]
         merging = SpatialMerging(
             *(torch.cat(values).unflatten(0, (batch, length)) for values in zip(*parts, strict=True))
@@ -113,8 +112,8 @@ class SpatialPrototypes(nn.Module):
         """Coarse prototypes followed by their members, each group times its softmax weight (the authors' code)."""
         assert self.group_score is not None
         rows = merging.center.shape[-1]
-        coarse = min(self.num_prototypes[1], rows - 1) if rows > 1 else 1
-        fine = rows - coarse
+        fine = min(self.num_prototypes[0], frames.shape[2])
+        coarse = rows - fine
         level_mean = merging.merge(frames.mean(-1, keepdim=True))[..., 0]
         coarse_mean = nn.functional.pad(level_mean[..., fine:], (0, self.group_score.in_features - coarse))
         group_weight = self.group_score(coarse_mean).softmax(-1)[..., :coarse]

@@ -8,7 +8,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from dynfocus_connector.topk_gradients import GradientEstimator, SampledTopK
+from dynfocus_connector.choices import GradientEstimator
+from dynfocus_connector.topk_gradients import SampledTopK
 from dynfocus_connector.topk_quadrature import expected_topk
 
 
@@ -131,7 +132,6 @@ def exact_topk(
     return _only_real(soft, allowed, counts).to(scores.dtype)
 
 
-@torch.no_grad()
 def hard_topk(
     scores: Float[Tensor, "batch prototypes"],
     k: int | Int[Tensor, " batch"],
@@ -167,7 +167,6 @@ def hard_topk(
     return (index[..., None] == item).to(scores.dtype)
 
 
-@torch.no_grad()
 def hard_topk_indices(
     scores: Float[Tensor, "batch prototypes"],
     k: int | Int[Tensor, " batch"],

@@ -7,7 +7,7 @@ A sample is described by the items it holds. An item's slot, its row in P, is th
 from __future__ import annotations
 
 import math
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import pad
 
-GradientEstimator = Literal["rao_blackwell", "leave_one_out", "plain", "diagonal"]
+from dynfocus_connector.choices import GradientEstimator
 
 
 class TopKSamples(NamedTuple):
@@ -64,9 +64,9 @@ class SampledTopK(torch.autograd.Function):
         if ctx.gradient == "rao_blackwell":
             grad = rao_blackwell(upstream, scores, TopKSamples(*kept), ctx.sigma)
         elif ctx.gradient == "diagonal":
-            grad = diagonal(upstream, *kept, ctx.sigma)
+            grad = diagonal(upstream, kept[0], kept[1], ctx.sigma)
         else:
-            grad = score_function(upstream, *kept, ctx.sigma, centred=ctx.gradient == "leave_one_out")
+            grad = score_function(upstream, kept[0], kept[1], ctx.sigma, centred=ctx.gradient == "leave_one_out")
         return grad, None, None, None, None, None
 
 

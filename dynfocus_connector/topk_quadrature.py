@@ -30,10 +30,10 @@ def expected_topk(
 ) -> Float[Tensor, "batch {rows} prototypes"]:
     """E[P*(s + σZ)] in float64, differentiable; rows beyond `counts` hold no meaning."""
     scores = spread_out(scores.double(), allowed, sigma)
-    center, spread = threshold_range(scores.detach(), allowed, counts, sigma)
+    center, spread = threshold_range(scores, counts, sigma)
     node = torch.linspace(-HALF_WIDTH, HALF_WIDTH, NODES, dtype=scores.dtype, device=scores.device)
     step = spread * (2 * HALF_WIDTH / (NODES - 1))
-    above, at, below = chances((scores[:, None] - (center + spread * node)[..., None]) / sigma, allowed[:, None], sigma)
+    above, at, below = chances((scores[:, None] - (center + spread * node)[..., None]) / sigma, sigma)
     (none_before, one_before), (none_after, one_after) = subset_sizes(above, at, below, rows)
     after = (counts.clamp(min=1)[:, None] - 1 - torch.arange(rows, device=scores.device)).clamp(min=0)
     after = after[:, None, None].expand_as(none_after)
@@ -46,7 +46,7 @@ def expected_topk(
 def spread_out(
     scores: Float[Tensor, "batch prototypes"], allowed: Bool[Tensor, "batch prototypes"], sigma: float
 ) -> Float[Tensor, "batch prototypes"]:
-    """Finite scores of the same order: infinities and NaN go out of the noise's reach, lower index first."""
+    """Finite scores of the same order: NaN, infinities and the masked out of the noise's reach, lower index first."""
     finite = scores.isfinite() & allowed
     lowest = torch.where(finite, scores, math.inf).amin(-1, keepdim=True).nan_to_num(posinf=0.0).detach()
     highest = torch.where(finite, scores, -math.inf).amax(-1, keepdim=True).nan_to_num(neginf=0.0).detach()
@@ -59,10 +59,7 @@ def spread_out(
 
 @torch.no_grad()
 def threshold_range(
-    scores: Float[Tensor, "batch prototypes"],
-    allowed: Bool[Tensor, "batch prototypes"],
-    counts: Int[Tensor, " batch"],
-    sigma: float,
+    scores: Float[Tensor, "batch prototypes"], counts: Int[Tensor, " batch"], sigma: float
 ) -> tuple[Float[Tensor, "batch 1"], Float[Tensor, "batch 1"]]:
     """Where the K-th largest noisy score lies and about how far it strays.
 
@@ -70,28 +67,26 @@ def threshold_range(
     """
     prototypes = scores.shape[-1]
     counts = counts.clamp(min=1)[:, None]
-    kth = scores.masked_fill(~allowed, -math.inf).sort(-1, descending=True).values.gather(-1, counts - 1)
-    kth = kth.nan_to_num(neginf=0.0)
+    kth = scores.sort(-1, descending=True).values.gather(-1, counts - 1)
     reach = sigma * math.sqrt(2 * math.log(2 * prototypes) + 1)
     low, high = kth - reach, kth + reach
     for _ in range(BISECTIONS):
         center = (low + high) / 2
-        above = (torch.special.ndtr((scores - center) / sigma) * allowed).sum(-1, keepdim=True)
+        above = torch.special.ndtr((scores - center) / sigma).sum(-1, keepdim=True)
         low, high = torch.where(above > counts - 0.5, center, low), torch.where(above > counts - 0.5, high, center)
-    above, at, below = chances((scores - center) / sigma, allowed, sigma)
-    spread = ((above * below).sum(-1, keepdim=True) + 0.25).sqrt() / at.sum(-1, keepdim=True).clamp(min=1e-300)
+    above, at, below = chances((scores - center) / sigma, sigma)
+    spread = ((above * below).sum(-1, keepdim=True) + 0.25).sqrt() / at.sum(-1, keepdim=True)
     return center, spread.clamp(max=1.5 * sigma)
 
 
 def chances(
-    deviation: Float[Tensor, "*shape"], allowed: Bool[Tensor, "*#shape"], sigma: float
+    deviation: Float[Tensor, "*shape"], sigma: float
 ) -> tuple[Float[Tensor, "*shape"], Float[Tensor, "*shape"], Float[Tensor, "*shape"]]:
     """The probability that an item is above t, its density at t, the probability that it is below."""
     deviation = deviation.clamp(-40.0, 40.0)
-    above = torch.special.ndtr(deviation) * allowed
-    at = torch.exp(-0.5 * deviation.square()) / (sigma * math.sqrt(2 * math.pi)) * allowed
-    below = torch.where(allowed, torch.special.ndtr(-deviation), 1.0)
-    return above, at, below
+    above = torch.special.ndtr(deviation)
+    at = torch.exp(-0.5 * deviation.square()) / (sigma * math.sqrt(2 * math.pi))
+    return above, at, torch.special.ndtr(-deviation)
 
 
 def subset_sizes(

@@ -1,0 +1,43 @@
+"""Comparisons that assert."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dynfocus_connector import CompressedVideo
+
+
+def assert_close(actual: Any, expected: Any, rtol: float = 1e-9, atol: float = 1e-10) -> None:
+    """Equal up to rounding, of one shape; infinities must agree."""
+    actual, expected = (
+        x.detach().double().cpu().numpy() if isinstance(x, Tensor) else np.asarray(x) for x in (actual, expected)
+    )
+    assert actual.shape == expected.shape, f"{actual.shape} is not {expected.shape}"
+    np.testing.assert_allclose(actual, expected, rtol=rtol, atol=atol)
+
+
+def assert_same_centers(actual: Any, expected: Any, log_importance: np.ndarray, tolerance: float = 1e-5) -> None:
+    """The same points in the same order, unless their importances differ by rounding alone."""
+    actual, expected = np.asarray(actual), np.asarray(expected)
+    assert actual.shape == expected.shape
+    differ = actual != expected
+    np.testing.assert_allclose(log_importance[actual[differ]], log_importance[expected[differ]], rtol=tolerance)
+
+
+def assert_same_video(actual: CompressedVideo, expected: CompressedVideo, tolerance: float = 1e-9) -> None:
+    """The same tokens in the same places."""
+    for name in ("frame_index", "kind", "anchor", "offsets"):
+        assert torch.equal(getattr(actual, name), getattr(expected, name)), name
+    assert actual.tokens.dtype == expected.tokens.dtype
+    assert_close(actual.tokens, expected.tokens, tolerance, tolerance)
+
+
+def assert_every_parameter_has_a_gradient(module: torch.nn.Module) -> None:
+    missing = [name for name, parameter in module.named_parameters() if parameter.grad is None]
+    assert not missing, missing
+    broken = [name for name, parameter in module.named_parameters() if not parameter.grad.isfinite().all()]
+    assert not broken, broken
