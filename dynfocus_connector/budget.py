@@ -70,7 +70,7 @@ class TokenBudget:
             return self.max_tokens
         return math.floor(Fraction(str(self.ratio)) * num_frames * num_patches)
 
-    def plan(self, num_frames: int, num_patches: int, counts: TokenCounts, focus_ratio: float) -> BudgetPlan:
+    def plan(self, num_frames: int, num_patches: int, counts: TokenCounts, focus_ratio: float | int) -> BudgetPlan:
         """The (L, K) of one video of `num_frames` frames of `num_patches` patches.
 
         Raises:
@@ -98,7 +98,7 @@ class TokenBudget:
         )
 
     @staticmethod
-    def _split(budget: int, num_frames: int, counts: TokenCounts, focus_ratio: float) -> BudgetPlan:
+    def _split(budget: int, num_frames: int, counts: TokenCounts, focus_ratio: float | int) -> BudgetPlan:
         free = budget - counts.rod * num_frames
         num_focus = min(max(free // (counts.cone - counts.rod), 0), num_frames)
         if counts.total(num_frames, num_focus) > budget:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,7 +51,7 @@ class DynFocusConfig:
 
     scorer: Scorer = "network"
     score_input: ScoreInput = "largest_norm"
-    score_hidden: tuple[int, ...] | None = None
+    score_hidden: Sequence[int] | None = None
     score_shares_context: bool = False
     score_epsilon: float = 0.0
     text_weight: float = 0.0
@@ -59,8 +60,8 @@ class DynFocusConfig:
     gradient: GradientEstimator = "rao_blackwell"
     relaxation: Relaxation = "soft"
 
-    spatial_prototypes: tuple[int, ...] = (16, 8)
-    spatial_neighbors: tuple[int, ...] = (8, 3)
+    spatial_prototypes: Sequence[int] = (16, 8)
+    spatial_neighbors: Sequence[int] = (8, 3)
     spatial_order: SpatialOrder = "by_level"
     cones: Cones = "multi_grained"
     rod_tokens: int = 2

@@ -225,8 +225,10 @@ class DynFocusConnector(
     ) -> DynFocusConnector:
         config, weights = (find_file(model_id, name, hub) for name in (CONFIG_NAME, WEIGHTS_NAME))
         values = DynFocusConfig.from_dict(json.loads(Path(config).read_text()))
+        state = load_file(weights, device=str(map_location))
+        dtype = next((tensor.dtype for tensor in state.values()), None) if dtype is None else dtype
         connector = build_connector(values, device=map_location, dtype=dtype)
-        load_exactly(connector, load_file(weights, device=str(map_location)), model_id)
+        load_exactly(connector, state, model_id)
         return connector.eval()
 
 

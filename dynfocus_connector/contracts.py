@@ -15,7 +15,7 @@ from dynfocus_connector.merging import Merging, MergingPerVideo
 
 
 class TokenKind(enum.IntEnum):
-    """Which encoder made a token: the value is the paper's mask b_t of the token's frame."""
+    """Whether a token tells of a frame in focus or is a glimpse; as a number, the paper's mask b_t."""
 
     ROD = 0
     CONE = 1

@@ -191,7 +191,7 @@ class CompactCooperativeEncoder(nn.Module):
         return CompressedVideo.build(
             tokens=tokens + joined.to(tokens.dtype),
             frame_index=frame_number(selection.is_focus, frame_mask)[place.frame],
-            kind=torch.where(place.in_focus, int(TokenKind.CONE), int(TokenKind.ROD)),
+            kind=torch.where(place.is_cone, int(TokenKind.CONE), int(TokenKind.ROD)),
             anchor=self._anchors(spatial, selection, counts, grid, cones, rods)[source],
             offsets=place.offsets,
             selection=selection,

@@ -28,7 +28,7 @@ from dynfocus_connector.score import QuestionScoreNetwork, ScoreNetwork, min_max
 from dynfocus_connector.topk import hard_topk_indices, perturbed_topk
 
 
-def num_focus_frames(num_prototypes: int, focus_ratio: float) -> int:
+def num_focus_frames(num_prototypes: int, focus_ratio: float | int) -> int:
     """K = ⌈r·L⌉ in exact arithmetic on the decimal that was written, so that 0.28 of 25 is 7.
 
     Example:

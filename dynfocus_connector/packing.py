@@ -37,7 +37,6 @@ class Layout(NamedTuple):
     """which row of its encoder"""
     is_cone: Bool[Tensor, " tokens"]
     """made by the cones; the frame's other tokens by the rods"""
-    in_focus: Bool[Tensor, " tokens"]
     offsets: Int[Tensor, " videos"]
 
 
@@ -64,11 +63,11 @@ def layout(
     index = torch.arange(batch * frames, device=is_focus.device)
     frame = index.repeat_interleave(per_frame.flatten(), output_size=num_tokens)
     place = torch.arange(num_tokens, device=frame.device) - (end - per_frame.flatten())[frame]
-    in_focus, extra = is_focus.flatten()[frame], extra.flatten()[frame]
-    is_cone = in_focus & (place >= extra)
+    extra = extra.flatten()[frame]
+    is_cone = is_focus.flatten()[frame] & (place >= extra)
     per_video = per_frame.sum(1).cumsum(0)
     offsets = torch.cat([per_video.new_zeros(1), per_video])
-    return Layout(frame, torch.where(is_cone, place - extra, place), is_cone, in_focus, offsets)
+    return Layout(frame, torch.where(is_cone, place - extra, place), is_cone, offsets)
 
 
 def frame_number(

@@ -64,17 +64,20 @@ def density_peaks(
         `DensityPeaks`; no gradient flows through it.
 
     Raises:
-        ValueError: fewer than 1 cluster or neighbour, or points that are not [batch points dim].
+        ValueError: fewer than 1 cluster or neighbour, a scale that is not positive, or points that are not
+            [batch points dim].
 
     Example:
-        >>> points = torch.tensor([[[0.0], [0.1], [5.0], [5.1], [5.2]]])
+        >>> points = torch.tensor([[[0.0], [0.2], [5.0], [5.1], [5.4]]])
         >>> peaks = density_peaks(points, num_clusters=2, num_neighbors=2)
         >>> peaks.centers.tolist(), peaks.assignment.tolist()
-        ([[0, 2]], [[0, 0, 1, 1, 1]])
+        ([[2, 0]], [[1, 1, 0, 0, 0]])
     """
     check_clustering("density_peaks", points, num_clusters)
     if num_neighbors < 1:
         raise ValueError(f"density_peaks: expected num_neighbors >= 1, got {num_neighbors}.")
+    if distance_scale != "max" and not distance_scale > 0:
+        raise ValueError(f"density_peaks: expected distance_scale > 0 or 'max', got {distance_scale}.")
     mask = torch.ones(points.shape[:2], dtype=torch.bool, device=points.device) if mask is None else mask
     finite = mask & points.isfinite().all(-1)
     distance = squared_distances(points, finite, distance_scale)

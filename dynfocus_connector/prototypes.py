@@ -36,10 +36,10 @@ def merge_prototypes(
 
     Example:
         >>> from dynfocus_connector import density_peaks
-        >>> points = torch.tensor([[[0.0], [0.1], [5.0], [5.1], [5.2]]])
+        >>> points = torch.tensor([[[0.0], [0.2], [5.0], [5.1], [5.4]]])
         >>> peaks = density_peaks(points, num_clusters=2, num_neighbors=2)
-        >>> merge_prototypes(points, peaks, weights="uniform")[0, :, 0].tolist()
-        [0.05000000074505806, 5.099999904632568]
+        >>> merge_prototypes(points, peaks, weights="uniform")[0, :, 0]
+        tensor([5.1667, 0.1000])
     """
     finite = points.isfinite().all(-1)
     weight = member_weights(peaks.log_importance, peaks.assignment, peaks.centers, finite, weights)

@@ -22,7 +22,7 @@ class Redundancy(NamedTuple):
 
 def estimate_redundancy(
     frames: Float[Tensor, "frames dim"],
-    text: Float[Tensor, "tokens dim"] | None = None,
+    text: Float[Tensor, "tokens dim_text"] | None = None,
     *,
     temporal_threshold: float,
     relevance_threshold: float | None = None,

@@ -41,6 +41,8 @@ class RodEncoder(nn.Module):
         super().__init__()
         if attention not in ("learned", "cosine"):
             raise ValueError(f"RodEncoder: expected attention 'learned' or 'cosine', got {attention!r}.")
+        if not temperature > 0:
+            raise ValueError(f"RodEncoder: expected temperature > 0, got {temperature}.")
         self.dim = dim
         self.dim_text = dim if dim_text is None else dim_text
         self.attention = attention

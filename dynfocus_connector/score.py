@@ -140,9 +140,9 @@ def summarise(
 def attend(
     query: Float[Tensor, "*batch rows dim"],
     key: Float[Tensor, "*batch queries dim"],
-    value: Float[Tensor, "*batch queries dim"],
+    value: Float[Tensor, "*batch queries width"],
     mask: Bool[Tensor, "*batch queries"] | None,
-) -> Float[Tensor, "*batch rows dim"]:
+) -> Float[Tensor, "*batch rows width"]:
     """Scaled dot-product attention; rows that may look at nothing get 0."""
     logits = (query @ key.mT).to(torch.promote_types(query.dtype, torch.float32)) / query.shape[-1] ** 0.5
     if mask is not None:
@@ -203,7 +203,7 @@ def per_video(
 
 def text_similarity(
     prototypes: Float[Tensor, "batch prototypes pooled dim"],
-    text: Float[Tensor, "batch queries dim"],
+    text: Float[Tensor, "batch queries dim_text"],
     text_mask: Bool[Tensor, "batch queries"] | None,
 ) -> Float[Tensor, "batch prototypes"]:
     """Cosine between the question (its tokens' mean direction) and each event's best-matching cell.

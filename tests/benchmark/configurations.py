@@ -80,7 +80,10 @@ def show(changes: dict[str, Any]) -> str:
 
 def table(configs: dict[str, DynFocusConfig], *, header: bool = True) -> list[str]:
     """One row per configuration."""
-    head = ["| | cone frame | rod frame | DPE parameters | CCE parameters | tokens of the video |", "|---|--:|--:|--:|--:|--:|"]
+    head = [
+        "| | cone frame | rod frame | DPE parameters | CCE parameters | tokens of the video |",
+        "|---|--:|--:|--:|--:|--:|",
+    ]
     return (head if header else []) + [row(name, config) for name, config in configs.items()]
 
 

@@ -184,6 +184,8 @@ ROWS = [
         r"'network', 'question', 'importance'.*got 'luck'",
     ),
     Row("seeding", lambda: kmeans(POINTS, 2, seeding="first"), r"'farthest', 'k-means\+\+' or 'random', got 'first'"),
+    Row("scale", lambda: density_peaks(POINTS, 2, 2, distance_scale=-1.0), r"distance_scale > 0 or 'max', got -1.0"),
+    Row("temperature", lambda: small("cosine", rod_temperature=0.0), r"RodEncoder: expected temperature > 0, got 0.0"),
     Row("neighbors", lambda: density_peaks(POINTS, 2, 0), r"num_neighbors >= 1, got 0"),
     Row("points", lambda: density_peaks(POINTS[0], 2, 2), r"\[batch points dim\], got \(6, 3\)"),
     Row("clusters", lambda: weighted_kmeans(POINTS, 0), r"weighted_kmeans: expected num_clusters >= 1, got 0"),

@@ -33,7 +33,7 @@ def test_gradient():
 
 def test_take_frames_and_padding():
     values = torch.arange(6).view(1, 3, 2)
-    assert take_frames(values, torch.tensor([[2, -1]])).tolist() == [[[4, 5], [0, 1]]]
+    assert take_frames(values, torch.tensor([[2, -1]])).tolist() == [[[4, 5], [0, 0]]]
 
 
 def test_gather_rows():

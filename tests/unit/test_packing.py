@@ -30,7 +30,6 @@ def test_rods_before_cones_where_nothing_is_peripheral():
     place = layout(torch.tensor([[True], [True]]), torch.tensor([[True], [True]]), TokenCounts(2, 1, 1), None)
     assert place.is_cone.tolist() == [False, True, True] * 2
     assert place.place.tolist() == [0, 0, 1] * 2
-    assert place.in_focus.all()
     mixed = layout(torch.tensor([[True, False]]), None, TokenCounts(2, 1, 1), None)
     assert mixed.frame.tolist() == [0, 0, 1]
     padded = layout(torch.tensor([[True, False]]), torch.tensor([[True, False]]), TokenCounts(2, 1, 1), None)
