@@ -12,6 +12,7 @@ demo: $(VENV)/.demo
 
 test: $(VENV)/.dev
 	$(BIN)/pytest $(PYTEST_ARGS)
+	$(BIN)/pytest $(PYTEST_ARGS) tests/property tests/golden --jaxtyping-packages=dynfocus_connector,beartype.beartype
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
@@ -23,9 +24,10 @@ docs: $(VENV)/.docs
 
 results: $(VENV)/.dev
 	$(BIN)/python tests/benchmark/configurations.py
-	$(BIN)/python tests/benchmark/topk_variance.py
+	$(BIN)/python -m tests.benchmark.topk_variance --write
 	$(BIN)/python tests/benchmark/embedded_encoder.py
 	$(BIN)/python tests/benchmark/long_file.py
+	DYNFOCUS_HOSTS_TABLE=docs/results/hosts.md $(BIN)/pytest -q tests/integration/transformers
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)

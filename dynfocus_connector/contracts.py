@@ -79,7 +79,7 @@ class FrameSelection(NamedTuple):
     def in_video(self, index: Int[Tensor, " kept"], num_frames: int) -> FrameSelection:
         """The selection among some frames of a video, told of all its frames: the others belong to no event."""
 
-        def spread(values: Tensor, rest: float) -> Tensor:
+        def spread(values: Tensor, rest: float | int) -> Tensor:
             return values.new_full((len(values), num_frames), rest).index_copy(1, index, values)
 
         return self._replace(
@@ -211,7 +211,7 @@ def renumber(values: Int[Tensor, "batch items"], index: Int[Tensor, " kept"]) ->
     return index[values.clamp(min=0)].masked_fill(values < 0, -1)
 
 
-def pad_to(values: Tensor, shape: Sequence[int], rest: float) -> Tensor:
+def pad_to(values: Tensor, shape: Sequence[int], rest: float | int) -> Tensor:
     """`values` with every axis but the first grown to `shape`, filled with `rest`."""
     grown = values.new_full((values.shape[0], *shape), rest)
     grown[tuple(slice(size) for size in values.shape)] = values

@@ -104,7 +104,7 @@ def _lloyd(
     x = points.double().masked_fill(~finite[..., None], 0)
     w = weight.double().clamp(min=0).masked_fill(~finite, 0)
     for _ in range(iterations):
-        label = _to_centroids(x, w, label, seeds >= 0).argmin(-1).masked_fill(~mask, -1)
+        label = _to_centroids(x, w, label, seeds >= 0).float().argmin(-1).masked_fill(~mask, -1)
     centers = seeds if seeding == "random" else _nearest_members(x, w, label, finite, mask, seeds)
     own = torch.arange(num_clusters, device=label.device).expand_as(centers)
     slot = torch.where(centers >= 0, centers, points.shape[1])
@@ -121,7 +121,7 @@ def _seed(
     seeding: Seeding,
     generator: torch.Generator | None,
 ) -> Int[Tensor, "batch clusters"]:
-    """Distinct seeds, -1 beyond the number of real points."""
+    """Distinct seeds, -1 beyond the number of real points. Float32 makes ties of what differs by rounding alone."""
     generator = torch.Generator().manual_seed(0) if generator is None else generator
     rank = (mask.cumsum(1) - 1).clamp(min=0)
     if seeding == "random":
@@ -138,8 +138,8 @@ def _seed(
     seeds, free = [], mask
     nearest = torch.full_like(score, torch.inf)
     for i in range(num_clusters):
-        last = (~finite).double() * 1e300
-        seed = (score.clamp(-1e300, 1e300) - last).masked_fill(~free, -torch.inf).argmax(1)
+        last = (~finite).float() * 1e37
+        seed = (score.float().clamp(-1e36, 1e36) - last).masked_fill(~free, -torch.inf).argmax(1)
         seeds.append(seed.masked_fill(~free.any(1), -1))
         free = free.scatter(1, seed[:, None], False)
         column = distance.gather(2, seed[:, None, None].expand(-1, distance.shape[1], 1))[..., 0]
@@ -169,7 +169,7 @@ def _nearest_members(x: Tensor, w: Tensor, label: Tensor, finite: Tensor, mask: 
     own = label[..., None] == torch.arange(seeds.shape[1], device=label.device)
     members = own & finite[..., None]
     distance = _to_centroids(x, w, label, seeds >= 0).masked_fill(~members, torch.inf)
-    center = distance.argmin(1).masked_fill(~distance.isfinite().any(1), -1)
+    center = distance.float().argmin(1).masked_fill(~distance.isfinite().any(1), -1)
     leads = (center[..., None] == torch.arange(x.shape[1], device=x.device)).any(1)
     free = (leads.int() + 2 * (~finite).int() + 4 * (~mask).int()).argsort(dim=1, stable=True)
     empty = (center < 0) & (seeds >= 0)

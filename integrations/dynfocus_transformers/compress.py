@@ -1,0 +1,216 @@
+"""One batch of a host in, the same batch with fewer video tokens out."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from dynfocus_connector import CompressedVideo
+from dynfocus_transformers.adapters import Batch, HostAdapter, Visual, flat
+from dynfocus_transformers.gather import Gather, gather_batch, plan_gather
+from dynfocus_transformers.question import question_ids
+from dynfocus_transformers.report import Stopwatch, VideoReport, report_video
+from dynfocus_transformers.settings import Settings
+
+
+class Kept(NamedTuple):
+    """What is left of one video: rows and the places of their placeholders in the flattened prompts, ascending."""
+
+    rows: Float[Tensor, "kept dim"]
+    places: Int[Tensor, " kept"]
+    levels: tuple[Float[Tensor, "kept dim"], ...]
+
+
+class Compressed(NamedTuple):
+    """The result of `compress`."""
+
+    inputs: Batch
+    gather: Gather
+    report: list[VideoReport]
+
+
+def compress_batch(adapter: HostAdapter, connector: nn.Module, batch: Batch, settings: Settings | None = None) -> Batch:
+    """Inputs of a host with compressed videos, as its own `forward` takes them.
+
+    Args:
+        adapter: The host.
+        connector: `forward(frames, text, ..., budget=...) -> CompressedVideo`.
+        batch: What the processor returned, and labels.
+        settings: Budget and question.
+
+    Raises:
+        ValueError: no placeholders, or not as many as the videos have tokens; a budget too small.
+    """
+    return compress(adapter, connector, batch, settings or Settings()).inputs
+
+
+def compress(
+    adapter: HostAdapter, connector: nn.Module, batch: Batch, settings: Settings, *, left: bool = False
+) -> Compressed:
+    """As `compress_batch`, with what was done; `left` is the side of new padding where the input has none."""
+    check(batch)
+    output = adapter.encode(batch)
+    seen = {**batch, "dynfocus_videos": settings.videos}
+    kept, report = [], []
+    visuals = adapter.visuals(output, seen)
+    for visual, places in zip(visuals, placeholders(adapter, batch, visuals), strict=True):
+        if visual.num_frames:
+            one, told = compress_video(adapter, connector, batch, settings, visual, places)
+            report.append(told)
+        else:
+            one = Kept(visual.rows, places, visual.levels)
+        kept.append(one)
+    ids = batch["input_ids"]
+    stay = (ids != adapter.placeholder).flatten()
+    stay = stay.scatter(0, torch.cat([one.places for one in kept]), True).view_as(ids)
+    gather = plan_gather(stay, batch.get("attention_mask"), left)
+    return Compressed(hand_over(adapter, batch, output, kept, gather), gather, report)
+
+
+def check(batch: Batch) -> None:
+    """Raises ValueError for inputs whose places cannot be found."""
+    if batch.get("input_ids") is None or batch.get("inputs_embeds") is not None:
+        raise ValueError("compress_batch: expected input_ids, got inputs_embeds. Pass the prompt's ids with the video.")
+    mask = batch.get("attention_mask")
+    if mask is not None and (not isinstance(mask, Tensor) or mask.shape != batch["input_ids"].shape):
+        got = tuple(mask.shape) if isinstance(mask, Tensor) else type(mask).__name__
+        raise ValueError(
+            f"compress_batch: expected an attention_mask of shape {tuple(batch['input_ids'].shape)}, got {got}."
+        )
+
+
+def placeholders(adapter: HostAdapter, batch: Batch, visuals: list[Visual]) -> list[Int[Tensor, " placeholders"]]:
+    """Where each visual's placeholders are in the flattened prompts."""
+    ids = batch["input_ids"]
+    places = (ids == adapter.placeholder).flatten().nonzero().flatten()
+    counts = [len(visual.rows) for visual in visuals]
+    if not len(places) or len(places) != sum(counts):
+        raise ValueError(
+            f"compress_batch: expected {sum(counts)} placeholders (token {adapter.placeholder}) for visuals of "
+            f"{counts} tokens, got {len(places)}. Prepare text and video with the host's processor in one call."
+        )
+    return list(places.split(counts))
+
+
+def compress_video(
+    adapter: HostAdapter,
+    connector: nn.Module,
+    batch: Batch,
+    settings: Settings,
+    visual: Visual,
+    places: Int[Tensor, " placeholders"],
+) -> tuple[Kept, VideoReport]:
+    """Run the connector on one video and put its tokens on their anchors."""
+    frames = visual.patches()
+    length = batch["input_ids"].shape[1]
+    last = places[-1]
+    ids = question_ids(adapter, batch, settings, int(last) // length, int(last) % length)
+    text = adapter.model.get_input_embeddings()(ids)[None] if len(ids) else None
+    dtype = next((p.dtype for p in connector.parameters() if p.is_floating_point()), None)
+    if dtype is None:
+        connector.eval()
+        dtype = frames.dtype
+    budget = settings.budget()
+    with Stopwatch(frames.device) as stopwatch:
+        video = connector(
+            frames[None].to(dtype),
+            None if text is None else text.to(dtype),
+            grid=visual.grid,
+            keep_merging=bool(visual.levels),
+            **({} if budget is None else {"budget": budget}),
+        )
+    report = report_video(frames, video, stopwatch, connector, text is not None)
+    return place(visual, places, video), report
+
+
+def place(visual: Visual, places: Int[Tensor, " placeholders"], video: CompressedVideo) -> Kept:
+    """Tokens on their anchors, class tokens where all patches stay, newlines always; in the order of the prompt."""
+    slots = visual.patches(places)
+    check_tokens(visual, slots, video)
+    at = slots[video.frame_index, video.anchor]
+    rows, levels = [video.tokens.to(visual.rows)], [[level] for level in pool_levels(visual, video)]
+    stay = torch.ones(len(places), dtype=torch.bool, device=places.device)
+    body = visual.num_frames * (visual.class_tokens + slots.shape[1])
+    if len(at) < slots.numel():
+        stay[:body] = False
+    else:
+        visual.patches(stay).fill_(False)
+    rows.append(visual.rows[stay])
+    for level, whole in zip(levels, visual.levels, strict=True):
+        level.append(whole[stay])
+    where, order = torch.cat([at, places[stay]]).sort()
+    return Kept(torch.cat(rows)[order], where, tuple(torch.cat(level)[order] for level in levels))
+
+
+def check_tokens(visual: Visual, slots: Int[Tensor, "frames patches"], video: CompressedVideo) -> None:
+    """Raises ValueError for tokens of another width, or more tokens than there are patches."""
+    if video.tokens.shape[-1] != visual.rows.shape[-1]:
+        raise ValueError(
+            f"compress_batch: expected tokens of width {visual.rows.shape[-1]} from the connector, got "
+            f"{video.tokens.shape[-1]}. Build it with dim_out={visual.rows.shape[-1]}."
+        )
+    if len(video.tokens) > slots.numel():
+        raise ValueError(
+            f"compress_batch: expected at most {slots.numel()} tokens for {slots.shape[0]} frames of "
+            f"{slots.shape[1]} patches, got {len(video.tokens)}. Give the connector a budget."
+        )
+
+
+def pool_levels(visual: Visual, video: CompressedVideo) -> list[Float[Tensor, "tokens dim"]]:
+    """Features of deeper layers, merged as the tokens were; at the anchors where the connector does not tell how."""
+    levels = [visual.patches(level) for level in visual.levels]
+    if video.merging is None:
+        return [level[video.frame_index, video.anchor] for level in levels]
+    return [video.pool_like(level[None]).to(level.dtype) for level in levels]
+
+
+def hand_over(adapter: HostAdapter, batch: Batch, output: Any, kept: list[Kept], gather: Gather) -> Batch:
+    """The shorter batch, with visual tokens in the form the host takes, and without what they were made of."""
+    config = adapter.config.get_text_config()
+    batch = dict(batch)
+    if batch.get("position_ids") is None:
+        batch.update(own_positions(adapter, batch, gather))
+    pad = config.pad_token_id if isinstance(getattr(config, "pad_token_id", None), int) else 0
+    short = gather_batch(batch, gather, max(pad, 0))
+    pictures = adapter.pictures(batch)
+    for key in (*adapter.video_keys, *adapter.image_keys, *adapter.other_keys):
+        short.pop(key, None)
+    for key in ("image_grid_thw", "video_grid_thw"):
+        short.pop(key, None)
+    if adapter.takes_encoder_outputs:
+        short["mm_encoder_outputs"] = encoder_outputs(output, kept, pictures)
+        return short
+    embeds = adapter.model.get_input_embeddings()(short["input_ids"])
+    if pictures is not None:
+        mask = short["input_ids"] == adapter.picture_placeholder
+        embeds = scatter(embeds, mask & gather.real, flat(pictures.pooler_output))
+    mask = short["input_ids"] == adapter.placeholder
+    short["inputs_embeds"] = scatter(embeds, mask, torch.cat([one.rows for one in kept]))
+    return short
+
+
+def own_positions(adapter: HostAdapter, batch: Batch, gather: Gather) -> Batch:
+    """The host's own positions of the uncompressed prompt; later tokens continue them at the shorter length."""
+    positions = adapter.positions(batch)
+    if positions is None:
+        return {}
+    adapter.core.rope_deltas = positions[1] + gather.dropped[:, None].to(positions[1])
+    return {"position_ids": positions[0]}
+
+
+def scatter(
+    embeds: Float[Tensor, "batch short dim"], mask: Bool[Tensor, "batch short"], rows: Float[Tensor, "rows dim"]
+) -> Float[Tensor, "batch short dim"]:
+    """Rows in the places of the mask, in order."""
+    return embeds.masked_scatter(mask[..., None], rows.to(embeds))
+
+
+def encoder_outputs(output: Any, kept: list[Kept], pictures: Any | None) -> dict[str, Any]:
+    """What the host's encoder would have returned for shorter videos."""
+    output.pooler_output = tuple(one.rows for one in kept)
+    if getattr(output, "deepstack_features", None) is not None:
+        output.deepstack_features = [list(level) for level in zip(*(one.levels for one in kept), strict=True)]
+    return {"video": output} if pictures is None else {"image": pictures, "video": output}

@@ -1,0 +1,63 @@
+"""Every test runs on every host; what held goes into a table where DYNFOCUS_HOSTS_TABLE names a file."""
+
+from __future__ import annotations
+
+import copy
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+pytest.importorskip("transformers")
+
+from tests.integration.transformers import table
+from tests.integration.transformers.tiny import HOSTS, Tiny
+
+THIRD_PARTY = (
+    "ignore:.*:DeprecationWarning:transformers.*",
+    "ignore:.*:FutureWarning:transformers.*",
+    "ignore:.*:DeprecationWarning:peft.*",
+    "ignore:.*pin_memory.*:UserWarning",
+    "ignore:.*use_reentrant.*:UserWarning",
+)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "proves(name): the property of a host that this test shows")
+    for line in THIRD_PARTY:
+        config.addinivalue_line("filterwarnings", line)
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+    outcome = yield
+    report = outcome.get_result()
+    mark = item.get_closest_marker("proves")
+    tiny = getattr(item, "callspec", None) and item.callspec.params.get("tiny")
+    if mark and isinstance(tiny, Tiny) and (report.when == "call" or report.outcome != "passed"):
+        table.note(mark.args[0], tiny.name, report.outcome)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    path = os.environ.get("DYNFOCUS_HOSTS_TABLE")
+    if path:
+        table.write(path, list(HOSTS))
+
+
+@pytest.fixture(params=HOSTS.values(), ids=HOSTS.keys())
+def tiny(request: pytest.FixtureRequest) -> Tiny:
+    return request.param
+
+
+@pytest.fixture(scope="session")
+def built() -> dict[str, Any]:
+    return {}
+
+
+@pytest.fixture
+def host(tiny: Tiny, built: dict[str, Any]) -> Any:
+    if tiny.name not in built:
+        built[tiny.name] = tiny.model()
+    return copy.deepcopy(built[tiny.name])

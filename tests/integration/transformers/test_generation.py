@@ -1,0 +1,164 @@
+"""Generation with compressed videos, compared at logit level with one forward over everything."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from dynfocus_connector.budget import evenly
+from dynfocus_transformers import attach
+from tests.integration.transformers.connectors import trained, training_free
+from tests.integration.transformers.tiny import Tiny, Video, text
+
+PROMPTS = [[text(1, 3), Video(6, 1), text(2, 6)], [text(3, 2), Video(6, 2), text(4, 4)]]
+STEPS = 5
+TOLERANCE = {"atol": 2e-5, "rtol": 0}
+
+
+def attached(host: Any, **options: Any) -> Any:
+    return attach(host, trained(), ratio=0.4, **options)
+
+
+def generate(model: Any, batch: dict[str, Any], **options: Any) -> Any:
+    values = {"max_new_tokens": STEPS, "min_new_tokens": STEPS, "do_sample": False, **options}
+    return model.generate(**batch, **values, output_logits=True, return_dict_in_generate=True)
+
+
+def replay(tiny: Tiny, model: Any, prompt: list, answer: Tensor) -> Tensor:
+    """Logits of every token of an answer, from one forward over prompt and answer."""
+    batch = tiny.batch([*prompt, answer.tolist()], labels=True)
+    logits = model(**batch).logits
+    return logits[0, -len(answer) - 1 : -1]
+
+
+@pytest.mark.proves("cached generation = full forward, per step")
+@pytest.mark.parametrize("cache", [None, "static"], ids=["dynamic", "static"])
+@torch.no_grad()
+def test_greedy(tiny: Tiny, host: Any, cache: str | None) -> None:
+    attached(host)
+    batch = tiny.batch(*PROMPTS)
+    out = generate(host, batch, **({"cache_implementation": cache} if cache else {}))
+    length = batch["input_ids"].shape[1]
+    assert torch.equal(out.sequences[:, :length], batch["input_ids"])
+    assert all(report.tokens_after < report.tokens_before for report in host.dynfocus_report)
+    for row, prompt in enumerate(PROMPTS):
+        expected = replay(tiny, host, prompt, out.sequences[row, length:])
+        got = torch.stack([step[row] for step in out.logits])
+        torch.testing.assert_close(got, expected, **TOLERANCE)
+
+
+@pytest.mark.proves("rows that shrink unequally are padded on the left")
+@torch.no_grad()
+def test_new_padding(tiny: Tiny, host: Any) -> None:
+    attached(host)
+    length = tiny.batch(PROMPTS[0])["input_ids"].shape[1]
+    prompts = [PROMPTS[0], [text(3, length - 4), text(4, 4)]]
+    batch = tiny.batch(*prompts)
+    del batch["attention_mask"]
+    out = generate(host, batch)
+    for row, prompt in enumerate(prompts):
+        expected = replay(tiny, host, prompt, out.sequences[row, length:])
+        torch.testing.assert_close(torch.stack([step[row] for step in out.logits]), expected, **TOLERANCE)
+
+
+@pytest.mark.proves("decoding by hand, token by token")
+@torch.no_grad()
+def test_decoding_by_hand(tiny: Tiny, host: Any) -> None:
+    attached(host, expand_logits=False)
+    answer = text(5, 4)
+    whole = host(**tiny.batch([*PROMPTS[0], answer], labels=True)).logits[0, -len(answer) :]
+    out = host(**tiny.batch(PROMPTS[0]), use_cache=True)
+    for step, token in enumerate(answer):
+        out = host(input_ids=torch.tensor([[token]]), past_key_values=out.past_key_values)
+        torch.testing.assert_close(out.logits[0, -1], whole[step], **TOLERANCE)
+
+
+@pytest.mark.proves("several returned sequences, per step")
+@torch.no_grad()
+def test_sampled_sequences(tiny: Tiny, host: Any) -> None:
+    attached(host)
+    batch = tiny.batch(*PROMPTS)
+    out = generate(host, batch, do_sample=True, top_k=0, num_return_sequences=3)
+    length = batch["input_ids"].shape[1]
+    assert len(out.sequences.unique(dim=0)) == 6
+    for row in range(6):
+        assert torch.equal(out.sequences[row, :length], batch["input_ids"][row // 3])
+        expected = replay(tiny, host, PROMPTS[row // 3], out.sequences[row, length:])
+        got = torch.stack([step[row] for step in out.logits])
+        torch.testing.assert_close(got, expected, **TOLERANCE)
+
+
+@pytest.mark.proves("beams, score by score")
+@torch.no_grad()
+def test_beams(tiny: Tiny, host: Any) -> None:
+    attached(host)
+    batch = tiny.batch(*PROMPTS)
+    out = generate(host, batch, num_beams=3, num_return_sequences=3, output_scores=True)
+    length = batch["input_ids"].shape[1]
+    for row in range(6):
+        answer = out.sequences[row, length:]
+        logits = replay(tiny, host, PROMPTS[row // 3], answer).log_softmax(-1)
+        score = logits.gather(1, answer[:, None]).sum() / STEPS
+        torch.testing.assert_close(out.sequences_scores[row], score, **TOLERANCE)
+
+
+@pytest.mark.proves("a conversation continues on its cache")
+@torch.no_grad()
+def test_second_turn(tiny: Tiny, host: Any) -> None:
+    attached(host, question="first")
+    prompt = PROMPTS[0]
+    first = generate(host, tiny.batch(prompt))
+    cache = first.past_key_values
+    held = cache.get_seq_length()
+    answer = first.sequences[0, -STEPS:].tolist()
+    longer = tiny.batch([*prompt, answer, text(9, 4)])
+    pixels = {key for key in longer if key.startswith("pixel")}
+    resumed = {key: value for key, value in longer.items() if key not in pixels}
+    second = generate(host, resumed, past_key_values=cache)
+    assert second.past_key_values.get_seq_length() == held + 1 + 4 + STEPS - 1
+    mask = torch.zeros_like(longer["input_ids"])
+    start = len(tiny.batch(prompt)["input_ids"][0])
+    mask[0, start - 7 : start] = 1
+    fresh = generate(host, longer, dynfocus={"question_mask": mask})
+    assert torch.equal(second.sequences, fresh.sequences)
+    for a, b in zip(second.logits, fresh.logits, strict=True):
+        torch.testing.assert_close(a, b, **TOLERANCE)
+
+
+@torch.no_grad()
+def test_last_question_with_cache_is_refused(tiny: Tiny, host: Any) -> None:
+    attached(host)
+    batch = tiny.batch(PROMPTS[0])
+    cache = generate(host, batch).past_key_values
+    with pytest.raises(ValueError, match="invalidate the cache"):
+        generate(host, batch, past_key_values=cache, dynfocus={"question": "last"})
+
+
+@pytest.mark.proves("lengths count the prompt that came in")
+@torch.no_grad()
+def test_lengths(tiny: Tiny, host: Any) -> None:
+    attach(host, training_free(), ratio=0.4)
+    batch = tiny.batch(PROMPTS[0])
+    length = batch["input_ids"].shape[1]
+    out = host.generate(**batch, max_length=length + 3, min_length=length + 3, do_sample=False)
+    assert out.shape[1] == length + 3
+
+
+@pytest.mark.proves("token count = the budget's promise")
+@pytest.mark.parametrize("budget", [{"ratio": 0.25}, {"max_tokens": 37}, {"max_tokens": 5}], ids=str)
+@torch.no_grad()
+def test_token_count(tiny: Tiny, host: Any, budget: dict[str, Any]) -> None:
+    connector = training_free()
+    attach(host, connector, **budget)
+    batch = tiny.batch(PROMPTS[0])
+    logits = host(**batch).logits
+    (plan,) = connector.plan(16, host.dynfocus_settings.budget(), 6)
+    (report,) = host.dynfocus_report
+    assert report.tokens_after == plan.num_tokens <= host.dynfocus_settings.budget().tokens_for(6, 16)
+    around = int((batch["input_ids"] != tiny.placeholder).sum())
+    newline = 1 if tiny.name == "llava_onevision" else 0
+    assert logits.shape[1] == around + newline + plan.num_tokens
+    assert set(report.frame_index.tolist()) == set(evenly(6, plan.num_frames))
