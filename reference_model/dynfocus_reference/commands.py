@@ -1,0 +1,89 @@
+"""The reference model's verbs of the command `dynfocus`; nothing heavy is imported before one runs."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+from collections.abc import Callable
+from typing import Any
+
+PRESET_NAMES = ("paper-7b", "small", "tiny")
+
+
+def _later(module: str) -> Callable[[argparse.Namespace], int]:
+    """`run` of a module, imported when it is called."""
+    return lambda arguments: importlib.import_module(f"dynfocus_reference.{module}").run(arguments)
+
+
+def add_model_info(subparsers: Any) -> None:
+    """`dynfocus model-info`."""
+    parser = subparsers.add_parser("model-info", help="parts, parameters and memory of the reference model")
+    parser.add_argument("model", help=f"{', '.join(PRESET_NAMES)}, or a model folder")
+    parser.add_argument("--gpus", type=int, default=8, help="how many GPUs share the model states (default 8)")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.set_defaults(run=_later("model_info"))
+
+
+def add_convert_weights(subparsers: Any) -> None:
+    """`dynfocus convert-weights`."""
+    parser = subparsers.add_parser("convert-weights", help="published weights of every part into one model folder")
+    parser.add_argument("output", help="an empty or new folder")
+    parser.add_argument("--preset", default="paper-7b", choices=PRESET_NAMES)
+    parser.add_argument("--vision", required=True, help="eva_vit_g.pth, a .safetensors file, or timm:NAME.TAG")
+    parser.add_argument("--qformer", required=True, help="LAVIS .pth, or an InstructBLIP folder or repository")
+    parser.add_argument("--qformer-tokenizer", default="google-bert/bert-base-uncased", help="folder or repository")
+    parser.add_argument("--language-model", required=True, help="folder or repository of a causal language model")
+    parser.add_argument("--dtype", default="bfloat16", choices=("float32", "bfloat16", "float16"))
+    parser.add_argument("--seed", type=int, default=0, help="draws the connector's weights")
+    parser.set_defaults(run=_later("convert"))
+
+
+def add_check_data(subparsers: Any) -> None:
+    """`dynfocus check-data`."""
+    parser = subparsers.add_parser("check-data", help="read a whole training set before a run does")
+    parser.add_argument("file", help=".json or .jsonl in LLaVA format")
+    parser.add_argument("--root", default=".", help="folder below which images and videos lie")
+    parser.add_argument("--max-words", type=int, help="report longer samples")
+    parser.add_argument("--workers", type=int, default=4, help="threads that decode (default 4)")
+    parser.set_defaults(run=_later("data.check"))
+
+
+def add_convert_data(subparsers: Any) -> None:
+    """`dynfocus convert-data`."""
+    sets = ("llava-cc3m", "webvid-captions", "llava-665k", "scienceqa", "videochatgpt-100k", "webvid-qa", "next-qa",
+            "clevrer")  # fmt: skip
+    parser = subparsers.add_parser("convert-data", help="a training set of the paper into LLaVA format")
+    parser.add_argument("set", choices=sets)
+    parser.add_argument("input", help="the annotation file as its authors publish it")
+    parser.add_argument("output", help="a .jsonl file")
+    parser.set_defaults(run=_later("data.converters"))
+
+
+def train_arguments(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    """The arguments of `dynfocus train`, for launchers too."""
+    parser.add_argument("config", help="a .yaml file, or a named run such as stage1")
+    parser.add_argument("changes", nargs="*", metavar="key=value", help="changes to the file, such as output=DIR")
+    parser.add_argument("--dry-run", action="store_true", help="say what would be trained, and stop")
+    parser.add_argument("--gpus", type=int, default=8, help="for --dry-run (default 8)")
+    return parser
+
+
+def add_train(subparsers: Any) -> None:
+    """`dynfocus train`."""
+    parser = subparsers.add_parser("train", help="train one stage of the reference model")
+    train_arguments(parser).set_defaults(run=_later("train"))
+
+
+def add_chat(subparsers: Any) -> None:
+    """`dynfocus chat`."""
+    parser = subparsers.add_parser("chat", help="talk about a video with a trained reference model")
+    parser.add_argument("--model", required=True, help="a model folder")
+    parser.add_argument("--video", required=True, help="a video or image file")
+    parser.add_argument("--question", help="one question; without it, questions are read line by line")
+    parser.add_argument("--fps", type=float, default=1.0, help="frames per second (default 1)")
+    parser.add_argument("--max-frames", type=int, default=200, help="sample longer videos evenly (default 200)")
+    parser.add_argument("--max-new-tokens", type=int, default=512)
+    parser.add_argument("--device", default="cpu", help="such as cuda")
+    parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16", "float16"))
+    parser.add_argument("--report", help="write the page of `dynfocus compress` here")
+    parser.set_defaults(run=_later("chat"))

@@ -1,0 +1,1 @@
+"""Conversations about images and videos: reading, tokenising, mixing, batching, checking."""

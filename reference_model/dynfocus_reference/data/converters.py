@@ -1,0 +1,140 @@
+"""The paper's training sets, from the files their authors publish to LLaVA-format records.
+
+**Source**: Sec. 4.1 and C.2. Each converter reads one annotation file and yields records; paths are relative to the
+folder that holds the set's images or videos.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from dynfocus_reference.data.records import MARKER, JsonLines
+
+Records = Iterator[dict[str, Any]]
+CAPTION_REQUEST = "Describe the video concisely."
+LETTERS = "ABCDEFGHIJ"
+
+
+def _talk(pairs: Iterable[tuple[str, str]], shown: bool = True) -> list[dict[str, str]]:
+    """Questions and answers as turns, the marker in front of the first question."""
+    turns: list[dict[str, str]] = []
+    for number, (question, answer) in enumerate(pairs):
+        mark = f"{MARKER}\n" if shown and number == 0 else ""
+        turns += [{"from": "human", "value": mark + question.strip()}, {"from": "gpt", "value": answer.strip()}]
+    return turns
+
+
+def _choices(question: str, options: Iterable[str]) -> str:
+    """A question with lettered options."""
+    lines = [f"{letter}. {option}" for letter, option in zip(LETTERS, options, strict=False)]
+    return "\n".join([question.strip(), *lines, "Answer with the option's letter from the given choices directly."])
+
+
+def llava(path: str) -> Records:
+    """LLaVA-CC3M-Pretrain-595K (``chat.json``) and LLaVA-665K (``llava_v1_5_mix665k.json``): already in the format."""
+    for number, raw in enumerate(JsonLines(path)):
+        shown = {"image": raw["image"]} if raw.get("image") else {}
+        yield {"id": str(raw.get("id", number)), **shown, "conversations": raw["conversations"]}
+
+
+def webvid_captions(path: str) -> Records:
+    """WebVid's ``results_2M_train.csv``: videoid, page_dir, duration and the caption, name."""
+    with open(path, newline="", encoding="utf-8") as file:
+        for row in csv.DictReader(file):
+            video = f"{row['page_dir']}/{row['videoid']}.mp4" if row.get("page_dir") else f"{row['videoid']}.mp4"
+            record = {"id": row["videoid"], "video": video, "conversations": _talk([(CAPTION_REQUEST, row["name"])])}
+            yield record | _seconds(row.get("duration"))
+
+
+def _seconds(written: str | None) -> dict[str, float]:
+    """A duration of WebVid's form PT00H00M12S."""
+    if not written or not written.startswith("PT"):
+        return {}
+    hours, minutes, seconds = written[2:].rstrip("S").replace("H", " ").replace("M", " ").split()
+    return {"duration": 3600.0 * float(hours) + 60 * float(minutes) + float(seconds)}
+
+
+def science_qa(path: str) -> Records:
+    """ScienceQA's ``problems.json``, the training split; pictures lie in ``train/ID/image.png``."""
+    for key, problem in json.loads(Path(path).read_text(encoding="utf-8")).items():
+        if problem["split"] != "train":
+            continue
+        shown = {"image": f"train/{key}/{problem['image']}"} if problem.get("image") else {}
+        context = f"Context: {problem['hint'].strip()}\n" if problem.get("hint") else ""
+        question = context + _choices(problem["question"], problem["choices"])
+        talk = _talk([(question, LETTERS[problem["answer"]])], shown=bool(shown))
+        yield {"id": f"scienceqa-{key}", **shown, "conversations": talk}
+
+
+def video_chatgpt(path: str) -> Records:
+    """VideoChatGPT-100K's ``VideoInstruct100K.json``: q, a, video_id (ActivityNet)."""
+    for number, raw in enumerate(JsonLines(path)):
+        talk = _talk([(raw["q"], raw["a"])])
+        yield {"id": f"{raw['video_id']}-{number}", "video": f"{raw['video_id']}.mp4", "conversations": talk}
+
+
+def webvid_qa(path: str) -> Records:
+    """WebVid-QA as VideoChat2-IT gives it: a video and a list QA of i (instruction), q and a."""
+    for number, raw in enumerate(JsonLines(path)):
+        pairs = [(f"{one.get('i', '')} {one['q']}", one["a"]) for one in raw["QA"]]
+        yield {"id": f"webvid-qa-{number}", "video": raw["video"], "conversations": _talk(pairs)}
+
+
+def next_qa(path: str) -> Records:
+    """NExT-QA's ``train.csv`` of the multiple-choice task: a0 to a4, answer is a number.
+
+    Videos lie under VidOR's paths; with ``map_vid_vidorID.json`` beside the file those are used.
+    """
+    beside = Path(path).with_name("map_vid_vidorID.json")
+    places = json.loads(beside.read_text()) if beside.is_file() else {}
+    with open(path, newline="", encoding="utf-8") as file:
+        for row in csv.DictReader(file):
+            question = _choices(row["question"], [row[f"a{i}"] for i in range(5)])
+            video = f"{places.get(row['video'], row['video'])}.mp4"
+            talk = _talk([(question, LETTERS[int(row["answer"])])])
+            yield {"id": f"{row['video']}-{row['qid']}", "video": video, "conversations": talk}
+
+
+def clevrer(path: str) -> Records:
+    """CLEVRER's ``train.json``: open questions have an answer, the others choices marked correct or wrong."""
+    for scene in JsonLines(path):
+        for number, one in enumerate(scene["questions"]):
+            question, answer = one["question"], one.get("answer")
+            if answer is None:
+                right = [LETTERS[i] for i, choice in enumerate(one["choices"]) if choice["answer"] == "correct"]
+                question = _choices(question, [choice["choice"] for choice in one["choices"]])
+                answer = ", ".join(right) or "None"
+            talk = _talk([(question, answer)])
+            name = f"{Path(scene['video_filename']).stem}-{number}"
+            yield {"id": name, "video": scene["video_filename"], "conversations": talk}
+
+
+CONVERTERS: dict[str, Callable[[str], Records]] = {
+    "llava-cc3m": llava,
+    "webvid-captions": webvid_captions,
+    "llava-665k": llava,
+    "scienceqa": science_qa,
+    "videochatgpt-100k": video_chatgpt,
+    "webvid-qa": webvid_qa,
+    "next-qa": next_qa,
+    "clevrer": clevrer,
+}
+
+
+def run(arguments: Any) -> int:
+    """Write one set as JSON lines; whole or not at all."""
+    output = Path(arguments.output)
+    partial = output.with_name(output.name + ".part")
+    count = 0
+    with open(partial, "w", encoding="utf-8") as file:
+        for record in CONVERTERS[arguments.set](arguments.input):
+            file.write(json.dumps(record, ensure_ascii=False) + "\n")
+            count += 1
+    partial.replace(output)
+    print(f"{count} samples written to {output}", file=sys.stderr)
+    return 0

@@ -1,0 +1,191 @@
+"""Samples of one or several sets: decoded when asked for, skipped and named when they cannot be used."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from torch.utils.data import Dataset
+
+from dynfocus_reference.data.conversation import Place, Template, encode
+from dynfocus_reference.data.records import MODALITIES, BadSampleError, JsonLines, Record, modality_of, parse_record
+from dynfocus_reference.processing import ReferenceProcessor
+from dynfocus_video.sampling import Sampling
+
+Placeholder = Literal["random", "front"]
+
+
+@dataclass(frozen=True)
+class Source:
+    """One set of a mixture.
+
+    Args:
+        path: .json or .jsonl in LLaVA format.
+        root: Folder below which its images and videos lie.
+        weight: How often each sample is seen per epoch: 0.5 a seeded half, 2 each twice.
+        name: For messages; the file's name where empty.
+    """
+
+    path: str
+    root: str = "."
+    weight: float = 1.0
+    name: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.weight > 0:
+            raise ValueError(f"Source: expected weight > 0, got {self.weight} for {self.path!r}.")
+
+
+@dataclass(frozen=True)
+class DataOptions:
+    """How records become samples.
+
+    Args:
+        template: `plain` or `vicuna_v1`.
+        placeholder: "random": at the beginning or end of the question (Sec. 3.4); "front" always.
+        per_turn: Every human turn shows the visual input anew, compressed for its own question.
+        fps: Frames per second, by the paper's index rule.
+        max_frames: Longer videos are sampled evenly.
+        max_length: Text tokens of a sample; later turns are left out, a first turn that is longer is a bad sample.
+        square_images: Pad images to a square with the mean colour.
+        seed: Of placeholders, subsets and order.
+    """
+
+    template: Template = "vicuna_v1"
+    placeholder: Placeholder = "random"
+    per_turn: bool = False
+    fps: float = 1.0
+    max_frames: int | None = 200
+    max_length: int | None = 2048
+    square_images: bool = True
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.placeholder not in ("random", "front"):
+            raise ValueError(f"DataOptions: expected placeholder 'random' or 'front', got {self.placeholder!r}.")
+
+
+class ConversationDataset(Dataset):
+    """A weighted mixture of sets.
+
+    An item is a dictionary with `input_ids`, `labels`, `questions` (ids for the Q-Former, one per placeholder) and
+    `frames` (bytes, or None for text alone) — or with the one key `bad`: what is wrong with the sample.
+    """
+
+    def __init__(
+        self, sources: Sequence[Source], processor: ReferenceProcessor, options: DataOptions | None = None
+    ) -> None:
+        self.sources = list(sources)
+        self.processor = processor
+        self.options = options or DataOptions()
+        self.files = [JsonLines(source.path) for source in self.sources]
+        self.index = self._mix()
+        if not len(self.index):
+            raise ValueError(f"ConversationDataset: expected samples, got none in {[s.path for s in self.sources]}.")
+
+    def _mix(self) -> np.ndarray:
+        """(source, record) of every sample of an epoch."""
+        rows = []
+        for number, (source, file) in enumerate(zip(self.sources, self.files, strict=True)):
+            random = np.random.default_rng([self.options.seed, number])
+            whole, rest = divmod(round(source.weight * len(file)), max(len(file), 1))
+            part = np.sort(random.permutation(len(file))[:rest])
+            chosen = np.concatenate([np.tile(np.arange(len(file)), whole), part])
+            rows.append(np.stack([np.full(len(chosen), number), chosen], axis=1))
+        return np.concatenate(rows).astype(np.int64)
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def name(self, index: int) -> str:
+        """Which record of which file a sample is."""
+        source, row = self.index[index]
+        return f"{self.sources[source].name or self.files[source].path.name}[{row}]"
+
+    def record(self, index: int) -> Record:
+        """The validated record of a sample."""
+        source, row = self.index[index]
+        return parse_record(self.files[source][int(row)], self.name(index))
+
+    def path(self, index: int, record: Record) -> Path:
+        """Where its image or video lies."""
+        source, _ = self.index[index]
+        return Path(self.sources[source].root) / str(record.path)
+
+    def places(self, index: int, record: Record) -> list[Place | None]:
+        """Where in each turn the visual input stands."""
+        if record.modality == "text":
+            return [None] * len(record.turns)
+        marked = [turn.marked for turn in record.turns]
+        if not any(marked):
+            marked[0] = True
+        random = np.random.default_rng([self.options.seed, int(index), 1])
+        ends = random.integers(0, 2, len(marked)) * (self.options.placeholder == "random")
+        shown = [self.options.per_turn or mark for mark in marked]
+        return [None if not show else "end" if end else "front" for show, end in zip(shown, ends, strict=True)]
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        try:
+            return self.sample(int(index))
+        except (OSError, ValueError) as error:
+            return {"bad": f"{self.name(index)}: {error}"}
+
+    def sample(self, index: int) -> dict[str, Any]:
+        """As `__getitem__`, but a sample that cannot be used raises."""
+        record, options = self.record(index), self.options
+        encoded = encode(
+            record.turns,
+            self.processor.tokenizer,
+            template=options.template,
+            places=self.places(index, record),
+            max_length=options.max_length,
+        )
+        frames = None
+        if encoded.questions:
+            frames = self.processor.read(
+                self.path(index, record),
+                Sampling(fps=options.fps, rule="index"),
+                max_frames=options.max_frames,
+                square=options.square_images and record.modality == "image",
+            ).frames
+        questions = [self.processor.question(question) for question in encoded.questions]
+        return {"input_ids": encoded.input_ids, "labels": encoded.labels, "questions": questions, "frames": frames}
+
+    def sketch(self) -> tuple[np.ndarray, np.ndarray]:
+        """Modality (its number in `MODALITIES`) and rough length of every sample, without decoding, for batching."""
+        kinds, lengths = [], []
+        for file in self.files:
+            rows = [_outline(file, row) for row in range(len(file))]
+            kinds.append(np.array([kind for kind, _ in rows], dtype=np.int8))
+            lengths.append(np.array([length for _, length in rows], dtype=np.int64))
+        kind = np.array([kinds[source][row] for source, row in self.index])
+        return kind, np.array([lengths[source][row] for source, row in self.index])
+
+
+def _outline(file: JsonLines, row: int) -> tuple[int, int]:
+    try:
+        raw = file[row]
+    except BadSampleError:
+        return 0, 0
+    if not isinstance(raw, dict) or not isinstance(raw.get("conversations"), list):
+        return 0, 0
+    words = sum(len(str(turn.get("value", "")).split()) for turn in raw["conversations"] if isinstance(turn, dict))
+    seconds = raw.get("duration") or 0
+    return MODALITIES.index(modality_of(raw)), words + 2 * int(float(seconds))
+
+
+def options_from(values: dict[str, Any]) -> DataOptions:
+    """Options from a mapping.
+
+    Raises:
+        ValueError: names that no field has.
+    """
+    known = [field.name for field in dataclasses.fields(DataOptions)]
+    unknown = sorted(set(values) - set(known))
+    if unknown:
+        raise ValueError(f"DataOptions: expected fields among {known}, got {unknown}.")
+    return DataOptions(**values)

@@ -1,0 +1,1 @@
+"""Two-stage training with the Trainer of transformers and DeepSpeed."""

@@ -1,0 +1,202 @@
+import csv
+import json
+from collections import Counter
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from dynfocus_reference import ReferenceModel, ReferenceProcessor, preset
+from dynfocus_reference.data.check import check_file
+from dynfocus_reference.data.collate import Collator
+from dynfocus_reference.data.converters import CONVERTERS
+from dynfocus_reference.data.dataset import ConversationDataset, DataOptions, Source, options_from
+from dynfocus_reference.data.records import parse_record
+from dynfocus_reference.data.sampler import GroupedSampler
+from dynfocus_reference.processing import byte_tokenizer
+
+from .conftest import run_verb, talk, write_video
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("set")
+    write_video(folder / "clip.mp4", seconds=5)
+    Image.fromarray(np.full((40, 80, 3), 255, np.uint8)).save(folder / "white.png")
+    (folder / "broken.mp4").write_bytes(b"nothing")
+    records = [
+        talk("<image>\nWhat?", "A ball.", "Where?", "Left.", video="clip.mp4"),
+        talk("<image>\nColour?", "White.", image="white.png"),
+        talk("Hi", "Ho"),
+        talk("<image>\nWhat?", "?", video="broken.mp4"),
+        talk("<image>\nWhat?", "?", video="gone.mp4"),
+        {"id": "x", "conversations": [{"from": "gpt", "value": "first"}]},
+    ]
+    (folder / "set.json").write_text(json.dumps(records))
+    (folder / "good.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records[:3]))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def processor():
+    return ReferenceProcessor(byte_tokenizer(), byte_tokenizer(), preset("tiny"))
+
+
+def dataset(folder, processor, name="good.jsonl", **options):
+    return ConversationDataset([Source(str(folder / name), str(folder))], processor, DataOptions(**options))
+
+
+def test_samples_become_batches_that_the_model_takes(folder, processor):
+    data = dataset(folder, processor, per_turn=True)
+    batch = Collator(0, 0)([data[i] for i in range(3)])
+    assert batch.pop("skipped") == []
+    assert batch["clip_lengths"].tolist() == [5, 1]
+    assert batch["clip_index"].tolist() == [0, 0, 1]
+    assert (batch["input_ids"] == -200).sum(1).tolist() == [2, 1, 0]
+    model = ReferenceModel(preset("tiny")).train()
+    assert model(**batch).loss.isfinite()
+
+
+def test_images_are_padded_to_a_square_with_the_mean_colour(folder, processor):
+    frame = dataset(folder, processor)[1]["frames"][0]
+    assert frame.shape == (64, 64, 3)
+    assert frame[2, 32].tolist() == [122, 116, 104]
+    assert frame[32, 32].tolist() == [255, 255, 255]
+    assert (dataset(folder, processor, square_images=False)[1]["frames"] == 255).all()
+
+
+def test_bytes_are_normalised_in_the_model(folder, processor, model):
+    frames = dataset(folder, processor)[0]["frames"]
+    mean, std = torch.tensor(model.config.image_mean), torch.tensor(model.config.image_std)
+    expected = ((frames / 255.0 - mean) / std).permute(0, 3, 1, 2)
+    torch.testing.assert_close(model.normalize(frames), expected)
+    torch.testing.assert_close(model.see(frames), model.see(expected))
+
+
+def test_long_videos_are_sampled_evenly(folder, processor):
+    assert len(dataset(folder, processor, fps=4.0)[0]["frames"]) == 20
+    assert len(dataset(folder, processor, fps=4.0, max_frames=6)[0]["frames"]) == 6
+
+
+def test_placeholders_stand_at_random_but_reproducibly(folder, processor, tmp_path):
+    (tmp_path / "many.jsonl").write_text((folder / "good.jsonl").read_text().splitlines()[0] * 1 + "\n")
+    source = Source(str(tmp_path / "many.jsonl"), str(folder), weight=40)
+    places = {}
+    for seed in (0, 0, 1):
+        data = ConversationDataset([source], processor, DataOptions(seed=seed))
+        now = [data.places(i, data.record(i))[0] for i in range(40)]
+        assert places.setdefault(seed, now) == now
+        assert 8 < now.count("end") < 32
+    assert places[0] != places[1]
+    front = ConversationDataset([source], processor, DataOptions(placeholder="front"))
+    assert {front.places(i, front.record(i))[0] for i in range(40)} == {"front"}
+
+
+def test_bad_samples_are_named_and_the_batch_goes_on(folder, processor):
+    data = dataset(folder, processor, "set.json")
+    batch = Collator(0, 0)([data[i] for i in range(6)])
+    assert [message.split(":")[0] for message in batch["skipped"]] == ["set.json[3]", "set.json[4]", "set.json[5]"]
+    assert len(batch["input_ids"]) == 3
+    empty = Collator(0, 0)([data[4]])
+    assert "gone.mp4" in empty.pop("skipped")[0]
+    loss = ReferenceModel(preset("tiny")).train()(**empty).loss
+    loss.backward()
+    assert loss == 0
+
+
+def test_mixtures_have_weights(folder, processor, tmp_path):
+    lines = [json.dumps({**talk("Hi", "Ho"), "id": str(i)}) for i in range(10)]
+    (tmp_path / "text.jsonl").write_text("\n".join(lines))
+    sources = [
+        Source(str(folder / "good.jsonl"), str(folder), weight=2),
+        Source(str(tmp_path / "text.jsonl"), weight=0.5),
+    ]
+    data = ConversationDataset(sources, processor)
+    assert len(data) == 2 * 3 + 5
+    count = Counter(data.name(i) for i in range(len(data)))
+    assert [count[f"good.jsonl[{i}]"] for i in range(3)] == [2, 2, 2]
+    assert len([name for name in count if name.startswith("text")]) == 5
+    with pytest.raises(ValueError, match="expected weight > 0, got 0"):
+        Source("x", weight=0)
+    with pytest.raises(ValueError, match=r"fields among .* got \['fsp'\]"):
+        options_from({"fsp": 2})
+    with pytest.raises(ValueError, match="placeholder 'random' or 'front', got 'back'"):
+        DataOptions(placeholder="back")
+
+
+def test_sampler_groups_modality_and_length():
+    random = np.random.default_rng(0)
+    modality, length = random.integers(0, 3, 1000), random.integers(1, 500, 1000)
+    sampler = GroupedSampler(modality, length, 8, seed=3)
+    order = np.array(list(sampler))
+    assert sorted(order) == list(range(1000))
+    full = order[: 1000 // 8 * 8 - 7 * 8 * 3].reshape(-1, 8)
+    assert (modality[full] == modality[full[:, :1]]).all()
+    spread = (length[full].max(1) - length[full].min(1)).mean()
+    assert spread < 40
+    assert list(sampler) == order.tolist()
+    sampler.set_epoch(1)
+    assert list(sampler) != order.tolist()
+    with pytest.raises(ValueError, match=r"batch_size >= 1 .* got 0"):
+        GroupedSampler([0], [1], 0)
+
+
+def test_check_data_reads_everything(folder, capsys):
+    summary = check_file(str(folder / "set.json"), str(folder), max_words=4)
+    assert (summary.samples, summary.images, summary.videos, summary.text_only, summary.turns) == (6, 1, 3, 1, 6)
+    assert summary.seconds == pytest.approx(5, abs=0.3)
+    assert sorted(kind for kind, _ in summary.bad) == ["malformed", "missing file", "over-long", "undecodable"]
+    assert run_verb("check-data", str(folder / "set.json"), "--root", str(folder)) == 1
+    assert "set.json[4]" in capsys.readouterr().out
+    assert run_verb("check-data", str(folder / "good.jsonl"), "--root", str(folder)) == 0
+    assert "every sample can be used" in capsys.readouterr().out
+
+
+CLEVRER_CHOICES = [{"choice": "the cube", "answer": "correct"}, {"choice": "the ball", "answer": "wrong"}]
+PUBLISHED = {
+    "llava-cc3m": [talk("Describe.\n<image>", "a dog", image="a.jpg")],
+    "webvid-captions": [["videoid", "page_dir", "duration", "name"], ["12", "000_050", "PT00H01M02S", "Waves at dawn"]],
+    "llava-665k": [{"id": "2", "conversations": talk("Hi", "Ho")["conversations"], "model": "x"}],
+    "scienceqa": {
+        "5": {"question": "Which?", "choices": ["a", "b"], "answer": 1, "hint": "Look.", "image": "image.png",
+              "split": "train"},
+        "6": {"question": "Which?", "choices": ["a", "b"], "answer": 0, "hint": "", "image": None, "split": "test"},
+    },
+    "videochatgpt-100k": [{"q": "What happens?", "a": "A goal.", "video_id": "v_abc"}],
+    "webvid-qa": [{"video": "1/2.mp4", "QA": [{"i": "Answer.", "q": "Who?", "a": "A man"}, {"q": "Why?", "a": "Fun"}]}],
+    "next-qa": [["video", "question", "answer", "qid", "a0", "a1", "a2", "a3", "a4"],
+                ["77", "why did he run", "2", "6", "p", "q", "r", "s", "t"]],
+    "clevrer": [{"video_filename": "video_00001.mp4", "questions": [
+        {"question": "How many?", "answer": "2"}, {"question": "Which is responsible?", "choices": CLEVRER_CHOICES}]}],
+}  # fmt: skip
+LETTER = "Answer with the option's letter from the given choices directly."
+CONVERTED = {
+    "llava-cc3m": [("image", "a.jpg", [("Describe.", "a dog", True)])],
+    "webvid-captions": [("video", "000_050/12.mp4", [("Describe the video concisely.", "Waves at dawn", True)])],
+    "llava-665k": [("text", None, [("Hi", "Ho", False)])],
+    "scienceqa": [("image", "train/5/image.png", [(f"Context: Look.\nWhich?\nA. a\nB. b\n{LETTER}", "B", True)])],
+    "videochatgpt-100k": [("video", "v_abc.mp4", [("What happens?", "A goal.", True)])],
+    "webvid-qa": [("video", "1/2.mp4", [("Answer. Who?", "A man", True), ("Why?", "Fun", False)])],
+    "next-qa": [("video", "1/77.mp4", [(f"why did he run\nA. p\nB. q\nC. r\nD. s\nE. t\n{LETTER}", "C", True)])],
+    "clevrer": [("video", "video_00001.mp4", [("How many?", "2", True)]),
+                ("video", "video_00001.mp4",
+                 [(f"Which is responsible?\nA. the cube\nB. the ball\n{LETTER}", "A", True)])],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CONVERTERS)
+def test_converters(name, tmp_path):
+    content = PUBLISHED[name]
+    if isinstance(content, list) and isinstance(content[0], list):
+        with open(tmp_path / "input.csv", "w", newline="") as file:
+            csv.writer(file).writerows(content)
+    (tmp_path / "input.json").write_text(json.dumps(content))
+    (tmp_path / "map_vid_vidorID.json").write_text(json.dumps({"77": "1/77"}))
+    source = tmp_path / ("input.csv" if (tmp_path / "input.csv").exists() else "input.json")
+    assert run_verb("convert-data", name, str(source), str(tmp_path / "out.jsonl")) == 0
+    made = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    parsed = [parse_record(raw, name) for raw in made]
+    assert [(record.modality, record.path, record.turns) for record in parsed] == CONVERTED[name]
+    if name == "webvid-captions":
+        assert parsed[0].seconds == 62

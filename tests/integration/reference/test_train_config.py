@@ -1,0 +1,106 @@
+import pytest
+
+from dynfocus_reference import preset
+from dynfocus_reference.data.dataset import Source
+from dynfocus_reference.model_info import build_on_meta
+from dynfocus_reference.trainable import TABLE_7, count_parameters, patterns_of
+from dynfocus_reference.training.config import CONFIG_FOLDER, load_config
+
+from .conftest import run_verb
+
+NAMES = sorted(path.stem for path in CONFIG_FOLDER.glob("*.yaml"))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_named_run_is_valid_on_eight_gpus(name):
+    config = load_config(name)
+    assert config.accumulation(8) >= 1
+    assert config.output == f"runs/{name}"
+    assert all(source.path.startswith("data/") for source in config.sources)
+
+
+def trainable(name):
+    model = build_on_meta(preset("paper-7b"))
+    model.set_trainable(patterns_of(load_config(name).train))
+    return count_parameters(model, trainable_only=True)
+
+
+def test_the_stages_of_the_paper():
+    first, second = load_config("stage1"), load_config("stage2")
+    for config, lr, batch in ((first, 1e-3, 256), (second, 2e-5, 32)):
+        assert (config.learning_rate, config.global_batch_size) == (lr, batch)
+        assert (config.weight_decay, config.warmup, config.epochs, config.bf16) == (0, 0.03, 1, True)
+    assert (first.data.template, second.data.template, second.data.placeholder) == ("plain", "vicuna_v1", "random")
+    assert second.carry == "projector"
+    assert trainable("stage1") == 28_323_840
+    assert trainable("stage1-authors-script") == 31_390_464
+    assert trainable("stage2") == 6_738_415_616 + 44_287_745
+    assert trainable("stage2-with-qformer") == 6_968_390_913
+    assert load_config("stage2-per-turn").data.per_turn
+
+
+@pytest.mark.parametrize("row", TABLE_7)
+def test_table_7(row):
+    stages = [load_config(f"{row}-stage{number}") for number in (1, 2)]
+    assert tuple(stage.train for stage in stages) == TABLE_7[row]
+    assert [source.name for stage in stages for source in stage.sources] == ["WebVid-Cap", "VideoChatGPT-100K"]
+    assert (stages[1].init_from_stage1 is None) == (not stages[0].train)
+
+
+def test_table_13_adds_one_set_after_another():
+    rows = [{source.name for source in load_config(f"table13-row{n}").sources} for n in range(1, 6)]
+    added = [after - before for before, after in zip([set(), *rows], rows, strict=False)]
+    assert added == [{"VideoChatGPT-100K"}, {"LLaVA-665K"}, {"ScienceQA"}, {"CLEVRER"}, {"NExT-QA", "WebVid-QA"}]
+    assert rows[4] == {source.name for source in load_config("stage2").sources}
+
+
+def test_changes_and_paths(tmp_path):
+    config = load_config("stage1", ["data_root=/d", "data.fps=2", "train=[rods]", "max_steps=3", "learning_rate=2e-3"])
+    assert config.sources[0] == Source("/d/llava-cc3m.jsonl", "/d/llava-cc3m", name="LLaVA-CC3M")
+    assert config.learning_rate == 0.002
+    assert (config.data.fps, config.data.template, config.train, config.max_steps) == (2, "plain", ("rods",), 3)
+    (tmp_path / "mine.yaml").write_text("extends: stage2\nseed: 5\n")
+    assert load_config(tmp_path / "mine.yaml").seed == 5
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "message"),
+    [
+        ("stage1", ["learnig_rate=1"], r"got \['learnig_rate'\]"),
+        ("stage1", ["data.fsp=1"], r"got \['fsp'\]"),
+        ("stage1", ["train=[phi]"], r"got \['phi'\]"),
+        ("stage1", ["zero=4"], r"zero among \(0, 1, 2, 3\), got 4"),
+        ("stage1", ["carry=some"], r"carry among .*'some'"),
+        ("stage1", ["max_bad_share=1"], "max_bad_share < 1, got 1"),
+        ("stage1", ["learning_rate=fast"], "learning_rate to be float, got 'fast'"),
+        ("stage1", ["zero=true"], "zero to be int, got True"),
+        ("stage1", ["bf16=1"], "bf16 to be bool, got 1"),
+        ("stage1", ["seed"], "expected key=value, got 'seed'"),
+        ("stage1", ["sources=[{root: x}]"], r"sources with path .* got \['root'\]"),
+    ],
+)
+def test_misspelt_keys_are_named(name, changes, message):
+    with pytest.raises(ValueError, match=message):
+        load_config(name, changes)
+
+
+def test_files_that_are_no_runs(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"one of .*stage1, .* got 'stage3'"):
+        load_config("stage3")
+    (tmp_path / "empty.yaml").write_text("- a")
+    with pytest.raises(ValueError, match=r"keys and values in .* got list"):
+        load_config(tmp_path / "empty.yaml")
+    (tmp_path / "short.yaml").write_text("model: tiny")
+    with pytest.raises(ValueError, match=r"missing \['output', 'sources', 'train'\]"):
+        load_config(tmp_path / "short.yaml")
+    with pytest.raises(ValueError, match="8 samples × 7 GPUs, got 256"):
+        load_config("stage1").accumulation(7)
+
+
+def test_dry_run(capsys):
+    assert run_verb("train", "stage1", "model=paper-7b", "--dry-run") == 0
+    text = capsys.readouterr().out
+    assert "28,323,840" in text
+    assert "16.0" in text
+    assert "1,160" in text
+    assert "not found: data/llava-cc3m.jsonl" in text
