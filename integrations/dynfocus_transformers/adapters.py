@@ -48,6 +48,8 @@ class HostAdapter:
     """
 
     model_type: ClassVar[str]
+    oldest: ClassVar[str] = "5.18"
+    """the first release of transformers whose host of this family the adapter fits"""
     video_keys: ClassVar[tuple[str, ...]] = ("pixel_values_videos",)
     """inputs of the encoder of videos, the pixels first"""
     image_keys: ClassVar[tuple[str, ...]] = ("pixel_values",)

@@ -18,7 +18,6 @@ from dynfocus_transformers.generation import generate_compressed
 from dynfocus_transformers.report import VideoReport
 from dynfocus_transformers.settings import SUBFOLDER, Question, Settings, load_connector
 
-OLDEST = "5.18"
 OWN = ("dynfocus_settings", "dynfocus_report")
 
 
@@ -53,11 +52,14 @@ def attach(
         NotImplementedError: an unknown host, or a transformers too old.
         ValueError: already attached; a connector of another width; a wrong setting.
     """
-    if Version(transformers.__version__) < Version(OLDEST):
-        raise NotImplementedError(f"attach: expected transformers >= {OLDEST}, got {transformers.__version__}.")
     if isinstance(model, Attached):
         raise ValueError("attach: expected a host without a connector, got one with one. Detach it first.")
     adapter = adapter_for(model)
+    if Version(transformers.__version__) < Version(adapter.oldest):
+        raise NotImplementedError(
+            f"attach: expected transformers >= {adapter.oldest} for {adapter.model_type}, "
+            f"got {transformers.__version__}."
+        )
     chosen = Settings(max_tokens=max_tokens, ratio=ratio, question=question, **settings)
     module = load_connector(connector, adapter.width)
     like = model.get_input_embeddings().weight

@@ -32,6 +32,7 @@ class LlavaNextVideo(HostAdapter):
     """Square frames, nothing else."""
 
     model_type = "llava_next_video"
+    oldest = "5.21"
     video_keys = ("pixel_values_videos", *FEATURE_CHOICE)
     image_keys = ("pixel_values", "image_sizes", *FEATURE_CHOICE)
     ends = "answers"
