@@ -12,7 +12,6 @@ GROUPS = {
     "dynamic": r"connector\.(?!encoder\.projector\.)",
     "qformer": r"qformer\.",
     "language_model": r"language_model\.",
-    "lora": r"language_model\..*\.lora_",
 }
 """F_fine and F_coarse; φ_q and φ_k; DPE and CCE without the projector; the Q-Former; the language model."""
 
