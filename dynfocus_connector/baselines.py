@@ -58,9 +58,9 @@ def build_baseline(
         return TokenMerging(config.dim, config.dim_out, projector=config.projector, device=device, dtype=dtype)
     connector = build_connector(config, device=device, dtype=dtype)
     if name == "keep_all":
-        return KeepAll(connector)
+        return OtherPlan(connector, Everything)
     if name == "two_tokens":
-        return TwoTokens(connector)
+        return OtherPlan(connector, RodsOnly)
     estimator = cast(DynamicPrototypeEstimator, connector.estimator)
     return DynFocusConnector(FixedFrames(estimator, name, seed=seed), connector.encoder, config)
 
@@ -116,13 +116,14 @@ class FixedFrames(nn.Module):
         return torch.randperm(length, generator=generator)[:count].sort().values
 
 
-class KeepAll(nn.Module):
-    """Every patch of every frame, through F_fine only: the ceiling of any comparison."""
+class OtherPlan(nn.Module):
+    """A connector whose budget is spent another way: on everything, or on rods alone."""
 
-    def __init__(self, connector: DynFocusConnector) -> None:
+    def __init__(self, connector: DynFocusConnector, plan: type[TokenBudget]) -> None:
         super().__init__()
         self.connector = connector
         self.config = connector.config
+        self.plan = plan
 
     def forward(
         self,
@@ -132,34 +133,25 @@ class KeepAll(nn.Module):
         budget: TokenBudget | None = None,
         **options: Any,
     ) -> CompressedVideo:
-        """As `DynFocusConnector`; a budget is ignored."""
-        return self.connector(frames, text, budget=TokenBudget(ratio=1.0), **options)
-
-
-class TwoTokens(nn.Module):
-    """Rods for every frame: no frame is in focus."""
-
-    def __init__(self, connector: DynFocusConnector) -> None:
-        super().__init__()
-        self.connector = connector
-        self.config = connector.config
-
-    def forward(
-        self,
-        frames: Float[Tensor, "batch frames patches dim"],
-        text: Tensor | None = None,
-        *,
-        budget: TokenBudget | None = None,
-        **options: Any,
-    ) -> CompressedVideo:
-        """As `DynFocusConnector`; a budget below two tokens per frame takes fewer frames, evenly."""
+        """As `DynFocusConnector`."""
         budget = TokenBudget(ratio=1.0) if budget is None else budget
-        return self.connector(frames, text, budget=_RodsOnly(budget.max_tokens, budget.ratio), **options)
+        return self.connector(frames, text, budget=self.plan(budget.max_tokens, budget.ratio), **options)
 
 
-class _RodsOnly(TokenBudget):
-    def plan(self, num_frames: int, num_patches: int, counts: TokenCounts, focus_ratio: float) -> BudgetPlan:
+class Everything(TokenBudget):
+    """Every patch of every frame, through F_fine only: the ceiling of any comparison, whatever the budget."""
+
+    def plan(self, num_frames: int, num_patches: int, counts: TokenCounts, focus_ratio: float | int) -> BudgetPlan:
+        """All frames, all patches."""
+        return BudgetPlan(num_frames, num_frames, num_frames, num_frames * num_patches, everything=True)
+
+
+class RodsOnly(TokenBudget):
+    """Rods for every frame, none in focus; a budget below two tokens per frame takes fewer frames, evenly."""
+
+    def plan(self, num_frames: int, num_patches: int, counts: TokenCounts, focus_ratio: float | int) -> BudgetPlan:
+        """As many frames as the budget has rods for."""
         length = min(num_frames, self.tokens_for(num_frames, num_patches) // counts.rod)
         if length < 1:
-            raise ValueError(f"TwoTokens: expected a budget of at least {counts.rod} tokens, got {self}.")
+            raise ValueError(f"RodsOnly: expected a budget of at least {counts.rod} tokens, got {self}.")
         return BudgetPlan(length, 1, 0, counts.rod * length)

@@ -131,10 +131,8 @@ class DynFocusConnector(
         chosen = torch.tensor(evenly(len(real), plan.num_frames), dtype=torch.long, device=frames.device)
         picked, frame_mask = real[chosen], None
         if not len(picked):  # a padding frame stands in, so that every parameter takes part
-            picked, frame_mask = (
-                chosen.new_zeros(1),
-                torch.zeros(len(frames), 1, dtype=torch.bool, device=frames.device),
-            )
+            picked = chosen.new_zeros(1)
+            frame_mask = torch.zeros(len(frames), 1, dtype=torch.bool, device=frames.device)
         if text is not None and text.ndim == 4:
             text, text_mask = text[:, picked], None if text_mask is None else text_mask[:, picked]
         video = self._compress(
@@ -208,7 +206,8 @@ class DynFocusConnector(
         with TemporaryDirectory(dir=folder, prefix=".part-") as part:
             result = super().save_pretrained(part, **options)
             for file in Path(part).iterdir():
-                file.replace(folder / file.name)
+                if file.name != "README.md" or not (folder / file.name).exists():
+                    file.replace(folder / file.name)
         return result
 
     def _save_pretrained(self, save_directory: Path) -> None:

@@ -324,6 +324,11 @@ class TestSaving:
             small().save_pretrained(tmp_path)
         DynFocusConnector.from_pretrained(str(tmp_path))
 
+    def test_a_model_card_written_by_hand_stays(self, tmp_path):
+        (tmp_path / "README.md").write_text("mine")
+        small().save_pretrained(tmp_path)
+        assert (tmp_path / "README.md").read_text() == "mine"
+
     def test_state_dict_round_trip(self):
         connector, other = small(), build_connector(small().config, dtype=torch.float64).eval()
         other.load_state_dict(connector.state_dict())
