@@ -15,7 +15,7 @@ from dynfocus_connector.merging import Merging, MergingPerVideo
 
 
 class TokenKind(enum.IntEnum):
-    """Whether a token tells of a frame in focus or is a glimpse; as a number, the paper's mask b_t."""
+    """Whether a token is a detail of a frame in focus or a glimpse; rod tokens of a frame in focus are glimpses."""
 
     ROD = 0
     CONE = 1

@@ -256,7 +256,8 @@ class TestCoverage:
             extra = counts.rods_of_all_focus * bool(focus.all())
             expected = torch.where(focus, counts.cone + extra, counts.rod)
             assert part.frame_index.tolist() == torch.arange(len(focus)).repeat_interleave(expected).tolist()
-            assert (part.kind == TokenKind.CONE).tolist() == focus.repeat_interleave(expected).tolist()
+            detail = [[False] * extra + [True] * counts.cone if f else [False] * counts.rod for f in focus.tolist()]
+            assert (part.kind == TokenKind.CONE).tolist() == [kind for kinds in detail for kind in kinds]
 
     @given(arm=arms, seed=seeds, patches=st.integers(1, 20), ratio=st.sampled_from([0.4, 1.0]))
     @settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow])
