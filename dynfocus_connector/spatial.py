@@ -14,8 +14,8 @@ from dynfocus_connector.merging import SpatialMerging, merge_members
 from dynfocus_connector.peaks import density_peaks
 from dynfocus_connector.prototypes import member_weights
 
-FRAMES_PER_CHUNK = {"cpu": 8, "cuda": 256}
-"""Frames clustered at a time, which bounds the memory of their distance matrices; few keep a CPU in its cache."""
+DISTANCES_PER_CHUNK = {"cpu": 2**19, "cuda": 2**24}
+"""Distances between patches held at a time: bounds memory, and keeps a CPU in its cache (8 frames of 256 patches)."""
 
 
 class SpatialPrototypes(nn.Module):
@@ -75,7 +75,8 @@ class SpatialPrototypes(nn.Module):
     def forward(self, frames: Float[Tensor, "batch frames patches dim"]) -> SpatialMerging:
         """Rows and weights of every patch of every frame."""
         batch, length = frames.shape[:2]
-        chunks = frames.detach().flatten(0, 1).split(FRAMES_PER_CHUNK.get(frames.device.type, 64))
+        room = DISTANCES_PER_CHUNK.get(frames.device.type, 2**22) // frames.shape[2] ** 2
+        chunks = frames.detach().flatten(0, 1).split(max(room, 1))
         parts = [self._cluster(chunk) for chunk in chunks]
         merging = SpatialMerging(
             *(torch.cat(values).unflatten(0, (batch, length)) for values in zip(*parts, strict=True))

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from dynfocus_connector import SpatialPrototypes
-from dynfocus_connector.spatial import FRAMES_PER_CHUNK
+from dynfocus_connector.spatial import DISTANCES_PER_CHUNK
 from tests.comparing import assert_close, assert_every_parameter_has_a_gradient
 from tests.reference.networks import linear, softmax
 from tests.reference.spatial import grouped_order
@@ -46,7 +46,7 @@ def test_weights_of_a_row_sum_to_one():
 def test_chunks_are_invisible(monkeypatch):
     frames = frames_of(2, 5)
     whole = SpatialPrototypes((6, 3), (4, 3))(frames)
-    monkeypatch.setitem(FRAMES_PER_CHUNK, "cpu", 3)
+    monkeypatch.setitem(DISTANCES_PER_CHUNK, "cpu", 3 * frames.shape[2] ** 2)
     parts = SpatialPrototypes((6, 3), (4, 3))(frames)
     for one, other in zip(whole, parts, strict=True):
         assert torch.equal(one, other)
