@@ -13,3 +13,4 @@ from dynfocus_transformers.compress import compress_batch as compress_batch
 from dynfocus_transformers.pruner import TemporalPruner as TemporalPruner
 from dynfocus_transformers.report import VideoReport as VideoReport
 from dynfocus_transformers.settings import Settings as Settings
+from dynfocus_transformers.training import set_trainable as set_trainable

@@ -83,6 +83,11 @@ class HostAdapter:
         """Token id of the placeholders of pictures."""
         return int(self.config.image_token_id)
 
+    @property
+    def joined(self) -> int:
+        """How many neighbouring pictures become one frame of tokens."""
+        return int(getattr(getattr(self.config, "vision_config", None), "temporal_patch_size", 1))
+
     def has_video(self, batch: Mapping[str, Any]) -> bool:
         """Whether there is anything to compress."""
         return batch.get(self.video_keys[0]) is not None

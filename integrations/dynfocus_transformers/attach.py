@@ -39,7 +39,8 @@ def attach(
 
     Args:
         model: A `...ForConditionalGeneration` of a known type.
-        connector: A module with the connector's contract, ``"training-free"``, a folder or a hub id.
+        connector: A module with the connector's contract, ``"training-free"``, a folder or a hub id. A module's
+            parameters have the host's dtype; a folder is read in it.
         max_tokens: The most tokens per video.
         ratio: The same as a share of the video's tokens.
         question: Which question the connector sees: ``"last"``, ``"first"``, or ``"none"``.
@@ -50,7 +51,7 @@ def attach(
 
     Raises:
         NotImplementedError: an unknown host, or a transformers too old.
-        ValueError: already attached; a connector of another width; a wrong setting.
+        ValueError: already attached; a connector of another width or dtype; a wrong setting.
     """
     if isinstance(model, Attached):
         raise ValueError("attach: expected a host without a connector, got one with one. Detach it first.")
@@ -61,8 +62,8 @@ def attach(
             f"got {transformers.__version__}."
         )
     chosen = Settings(max_tokens=max_tokens, ratio=ratio, question=question, **settings)
-    module = load_connector(connector, adapter.width)
     like = model.get_input_embeddings().weight
+    module = load_connector(connector, adapter.width, like.dtype)
     keeps = [p.is_meta for p in module.parameters()]
     if like.device.type != "meta" and not any(keeps):
         module = module.to(like.device)

@@ -80,7 +80,8 @@ class DynFocusForConditionalGeneration(PreTrainedModel, GenerationMixin):
             self.host = AutoModelForImageTextToText.from_config(copy.deepcopy(config.host_config))
         if not isinstance(self.host, Attached):
             if connector is None:
-                connector = build_connector(DynFocusConfig.from_dict(dict(config.connector_config or {})))
+                dtype = self.host.get_input_embeddings().weight.dtype
+                connector = build_connector(DynFocusConfig.from_dict(dict(config.connector_config or {})), dtype=dtype)
             attach(self.host, connector, **config.settings)
         if not any(parameter.is_meta for parameter in self.host.parameters()):
             for module in self.host.dynfocus.modules():  # transformers leaves their weights alone

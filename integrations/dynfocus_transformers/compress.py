@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from dynfocus_connector import CompressedVideo
 from dynfocus_transformers.adapters import Batch, HostAdapter, Visual, flat
+from dynfocus_transformers.checks import check_pictures, check_prompt, check_rows, check_tokens
 from dynfocus_transformers.gather import Gather, gather_batch, plan_gather
 from dynfocus_transformers.question import question_ids
 from dynfocus_transformers.report import Stopwatch, VideoReport, report_video
@@ -51,7 +52,7 @@ def compress(
     adapter: HostAdapter, connector: nn.Module, batch: Batch, settings: Settings, *, left: bool = False
 ) -> Compressed:
     """As `compress_batch`, with what was done; `left` is the side of new padding where the input has none."""
-    check(batch)
+    check_prompt(batch)
     output = adapter.encode(batch)
     seen = {**batch, "dynfocus_videos": settings.videos}
     kept, report = [], []
@@ -70,28 +71,22 @@ def compress(
     return Compressed(hand_over(adapter, batch, output, kept, gather), gather, report)
 
 
-def check(batch: Batch) -> None:
-    """Raises ValueError for inputs whose places cannot be found."""
-    if batch.get("input_ids") is None or batch.get("inputs_embeds") is not None:
-        raise ValueError("compress_batch: expected input_ids, got inputs_embeds. Pass the prompt's ids with the video.")
-    mask = batch.get("attention_mask")
-    if mask is not None and (not isinstance(mask, Tensor) or mask.shape != batch["input_ids"].shape):
-        got = tuple(mask.shape) if isinstance(mask, Tensor) else type(mask).__name__
-        raise ValueError(
-            f"compress_batch: expected an attention_mask of shape {tuple(batch['input_ids'].shape)}, got {got}."
-        )
-
-
 def placeholders(adapter: HostAdapter, batch: Batch, visuals: list[Visual]) -> list[Int[Tensor, " placeholders"]]:
     """Where each visual's placeholders are in the flattened prompts."""
     ids = batch["input_ids"]
     places = (ids == adapter.placeholder).flatten().nonzero().flatten()
     counts = [len(visual.rows) for visual in visuals]
-    if not len(places) or len(places) != sum(counts):
+    if not len(places):
+        raise ValueError(
+            f"compress_batch: expected a prompt with {sum(counts)} placeholders (token {adapter.placeholder}) for the "
+            f"video, got one without any. Name the video in the chat that the processor turns into text."
+        )
+    if len(places) != sum(counts):
         raise ValueError(
             f"compress_batch: expected {sum(counts)} placeholders (token {adapter.placeholder}) for visuals of "
             f"{counts} tokens, got {len(places)}. Prepare text and video with the host's processor in one call."
         )
+    check_rows(places // ids.shape[1], counts)
     return list(places.split(counts))
 
 
@@ -119,11 +114,11 @@ def compress_video(
             frames[None].to(dtype),
             None if text is None else text.to(dtype),
             grid=visual.grid,
-            keep_merging=bool(visual.levels),
+            keep_merging=bool(visual.levels) or settings.keep_merging,
             **({} if budget is None else {"budget": budget}),
         )
-    report = report_video(frames, video, stopwatch, connector, text is not None)
-    return place(visual, places, video), report
+    told = report_video(frames, visual.grid, adapter.joined, video, stopwatch, connector, text is not None)
+    return place(visual, places, video), told
 
 
 def place(visual: Visual, places: Int[Tensor, " placeholders"], video: CompressedVideo) -> Kept:
@@ -145,20 +140,6 @@ def place(visual: Visual, places: Int[Tensor, " placeholders"], video: Compresse
     return Kept(torch.cat(rows)[order], where, tuple(torch.cat(level)[order] for level in levels))
 
 
-def check_tokens(visual: Visual, slots: Int[Tensor, "frames patches"], video: CompressedVideo) -> None:
-    """Raises ValueError for tokens of another width, or more tokens than there are patches."""
-    if video.tokens.shape[-1] != visual.rows.shape[-1]:
-        raise ValueError(
-            f"compress_batch: expected tokens of width {visual.rows.shape[-1]} from the connector, got "
-            f"{video.tokens.shape[-1]}. Build it with dim_out={visual.rows.shape[-1]}."
-        )
-    if len(video.tokens) > slots.numel():
-        raise ValueError(
-            f"compress_batch: expected at most {slots.numel()} tokens for {slots.shape[0]} frames of "
-            f"{slots.shape[1]} patches, got {len(video.tokens)}. Give the connector a budget."
-        )
-
-
 def pool_levels(visual: Visual, video: CompressedVideo) -> list[Float[Tensor, "tokens dim"]]:
     """Features of deeper layers, merged as the tokens were; at the anchors where the connector does not tell how."""
     levels = [visual.patches(level) for level in visual.levels]
@@ -170,12 +151,14 @@ def pool_levels(visual: Visual, video: CompressedVideo) -> list[Float[Tensor, "t
 def hand_over(adapter: HostAdapter, batch: Batch, output: Any, kept: list[Kept], gather: Gather) -> Batch:
     """The shorter batch, with visual tokens in the form the host takes, and without what they were made of."""
     config = adapter.config.get_text_config()
+    pictures = adapter.pictures(batch)
+    if pictures is not None:
+        check_pictures(adapter, batch, pictures)
     batch = dict(batch)
     if batch.get("position_ids") is None:
         batch.update(own_positions(adapter, batch, gather))
     pad = config.pad_token_id if isinstance(getattr(config, "pad_token_id", None), int) else 0
     short = gather_batch(batch, gather, max(pad, 0))
-    pictures = adapter.pictures(batch)
     for key in (*adapter.video_keys, *adapter.image_keys, *adapter.other_keys):
         short.pop(key, None)
     for key in ("image_grid_thw", "video_grid_thw"):

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from dynfocus_transformers.adapters import Batch, HostAdapter, adapter_for
-from dynfocus_transformers.compress import check, compress
+from dynfocus_transformers.checks import check_prompt
+from dynfocus_transformers.compress import compress
 from dynfocus_transformers.gather import Gather, gather_batch, plan_gather
 
 MEMORY = "dynfocus_kept"
@@ -70,7 +71,7 @@ def resume(adapter: HostAdapter, kwargs: Batch, cache: Any, call: Mapping[str, A
             "generate: expected question 'first' or 'none' with a cached prefix, got 'last': other video tokens would "
             "invalidate the cache. Drop past_key_values to ask anew."
         )
-    check(kwargs)
+    check_prompt(kwargs)
     known = getattr(cache, MEMORY)
     ids = kwargs["input_ids"]
     kept = torch.ones_like(ids, dtype=torch.bool)

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import time
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from dynfocus_connector import CompressedVideo, TokenKind
+from dynfocus_connector import CompressedVideo, DynFocusConfig, FrameSelection, TokenKind
+from dynfocus_connector.merging import Merging, SpatialMerging
+from dynfocus_connector.pooling import Grid
 
 READS_QUESTION = ("question",)
 
@@ -56,6 +61,18 @@ class VideoReport(NamedTuple):
     stopwatch: Stopwatch
     question: str | None
     """what of the outcome the question had a part in: ``"rods"``, ``"selection and rods"``, or nothing"""
+    grid: Grid = (0, 0)
+    """rows and columns of patches in a frame"""
+    joined: int = 1
+    """how many neighbouring pictures the host's encoder makes one frame of"""
+    selection: FrameSelection | None = None
+    """how the frames were chosen, without the event prototypes; None where the connector does not tell"""
+    spatial: SpatialMerging | None = None
+    """which patches became one object prototype, with `keep_merging`"""
+    config: DynFocusConfig | None = None
+    """the connector's"""
+    trained: bool = False
+    """whether the connector has parameters"""
 
     @property
     def focus_frames(self) -> list[int]:
@@ -67,6 +84,38 @@ class VideoReport(NamedTuple):
         """Time in selecting frames and making tokens, without the host's encoder."""
         return self.stopwatch.seconds
 
+    def write_html(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        frames: Sequence[Any] | None = None,
+        timestamps: Sequence[float] | None = None,
+        title: str = "video",
+        question: str | None = None,
+    ) -> Path:
+        """Write the page of `dynfocus compress` about this video: one file, whole or not at all.
+
+        Args:
+            path: Where.
+            frames: The pictures that the processor was given: PIL images, or unsigned bytes [height width 3] or
+                [3 height width]. Without them the page has no pictures.
+            timestamps: Seconds of each picture. Without them the clock of the page counts frames.
+            title: The name of the video.
+            question: Its words.
+
+        Returns:
+            The path.
+
+        Raises:
+            ValueError: a connector that chooses no frames; pictures or timestamps that do not fit the video.
+            TypeError: pictures of another kind.
+            OSError: the folder cannot be written.
+        """
+        from dynfocus_transformers.page import page_of
+        from dynfocus_video.report import write_report
+
+        return write_report(path, page_of(self, frames, timestamps, title, question))
+
     def __str__(self) -> str:
         return (
             f"{self.sampled_frames} frames, {len(self.focus_frames)} in focus {self.focus_frames}, "
@@ -75,12 +124,37 @@ class VideoReport(NamedTuple):
 
 
 def report_video(
-    frames: Tensor, video: CompressedVideo, stopwatch: Stopwatch, connector: Any, asked: bool
+    frames: Tensor,
+    grid: Grid,
+    joined: int,
+    video: CompressedVideo,
+    stopwatch: Stopwatch,
+    connector: nn.Module,
+    asked: bool,
 ) -> VideoReport:
-    """The report of one video."""
+    """The report of one video; it holds on to no graph and to nothing as wide as the features."""
     config = getattr(connector, "config", None)
     selects = getattr(config, "scorer", None) in READS_QUESTION or bool(getattr(config, "text_weight", 0.0))
     question = ("selection and rods" if selects else "rods") if asked else None
-    count = frames.shape[0] * frames.shape[1]
-    tensors = video.frame_index.detach(), video.kind.detach()
-    return VideoReport(frames.shape[0], count, len(video.tokens), *tensors, stopwatch, question)
+    merging = video.merging
+    return VideoReport(
+        sampled_frames=frames.shape[0],
+        tokens_before=frames.shape[0] * frames.shape[1],
+        tokens_after=len(video.tokens),
+        frame_index=video.frame_index.detach(),
+        kind=video.kind.detach(),
+        stopwatch=stopwatch,
+        question=question,
+        grid=grid,
+        joined=joined,
+        selection=None if video.selection is None else without_prototypes(video.selection),
+        spatial=SpatialMerging(*(part.detach() for part in merging.spatial)) if isinstance(merging, Merging) else None,
+        config=config,
+        trained=next(connector.parameters(), None) is not None,
+    )
+
+
+def without_prototypes(selection: FrameSelection) -> FrameSelection:
+    """What the page needs of a selection."""
+    small = selection._replace(prototypes=selection.prototypes.new_zeros(*selection.prototypes.shape[:2], 0, 0))
+    return FrameSelection(*(value.detach() for value in small))

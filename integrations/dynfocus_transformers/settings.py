@@ -30,6 +30,7 @@ class Settings:
         videos: For hosts that see frames as pictures: the video of every picture of the batch, -1 for none. Found by
             the distance between the placeholders when not given.
         question_mask: The question's tokens in input_ids, where the rule of `question` does not find them.
+        keep_merging: The report keeps which patches became one object prototype, for the pictures of its page.
     """
 
     max_tokens: int | None = None
@@ -39,6 +40,7 @@ class Settings:
     expand_logits: bool = True
     videos: Sequence[int] | None = None
     question_mask: torch.Tensor | None = None
+    keep_merging: bool = False
 
     def __post_init__(self) -> None:
         if self.question not in get_args(Question):
@@ -67,12 +69,14 @@ class Settings:
         return dataclasses.replace(self, **{**budget, **call})
 
 
-def load_connector(connector: str | os.PathLike[str] | nn.Module, width: int) -> nn.Module:
+def load_connector(connector: str | os.PathLike[str] | nn.Module, width: int, dtype: torch.dtype) -> nn.Module:
     """The connector that a user names: a module, ``"training-free"``, a folder or a hub id.
+
+    What is read from a folder comes in the host's `dtype`; a module of the user's own is never changed.
 
     Raises:
         TypeError: something else.
-        ValueError: the connector's tokens or features do not have the host's width.
+        ValueError: a connector of another width or dtype than the host's projected tokens.
     """
     if isinstance(connector, nn.Module):
         found = connector
@@ -80,13 +84,14 @@ def load_connector(connector: str | os.PathLike[str] | nn.Module, width: int) ->
         found = build_connector(DynFocusConfig.training_free(dim=width)).eval()
     elif isinstance(connector, (str, os.PathLike)):
         inner = os.path.join(connector, SUBFOLDER)
-        found = DynFocusConnector.from_pretrained(inner if os.path.isdir(inner) else os.fspath(connector))
+        found = DynFocusConnector.from_pretrained(inner if os.path.isdir(inner) else os.fspath(connector), dtype=dtype)
     else:
         raise TypeError(
             f"attach: expected a connector module, 'training-free', a folder or a hub id, got "
             f"{type(connector).__name__}."
         )
     check_widths(found, width)
+    check_dtypes(found, dtype)
     return found
 
 
@@ -102,4 +107,14 @@ def check_widths(connector: nn.Module, width: int) -> None:
             f"attach: expected a connector of dim, dim_out and dim_text {width}, the width of the host's projected "
             f"tokens, got {config.dim}, {out} and {text}. Build it with DynFocusConfig(dim={width}, dim_out={width}, "
             f"dim_text={width})."
+        )
+
+
+def check_dtypes(connector: nn.Module, dtype: torch.dtype) -> None:
+    """Raises ValueError where the connector's parameters are not of the host's dtype."""
+    found = sorted({str(p.dtype) for p in connector.parameters() if p.is_floating_point()} - {str(dtype)})
+    if found:
+        raise ValueError(
+            f"attach: expected a connector of {dtype}, the dtype of the host's embeddings, got {' and '.join(found)}. "
+            f"Pass connector.to({dtype})."
         )

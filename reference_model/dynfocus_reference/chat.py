@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -12,6 +14,7 @@ from torch import Tensor
 from transformers import TextStreamer
 
 from dynfocus_connector import CompressedVideo, FrameSelection
+from dynfocus_connector.events import Events
 from dynfocus_reference.data.conversation import Template, encode
 from dynfocus_reference.data.records import Turn
 from dynfocus_reference.model import ReferenceModel
@@ -23,9 +26,10 @@ from dynfocus_video.thumbnails import thumbnail
 
 
 class Conversation:
-    """Questions about one video. The tower and, unless the scorer reads the question, the events are computed once.
+    """Questions about one video. The tower looks once, and the events are found once.
 
-    The video stands in front of the first question and is compressed anew for each: the rods see the latest one.
+    The video stands in front of the first question and is compressed anew for each: the rods see the latest one, and so
+    does the choice of frames where the scorer reads questions.
 
     Args:
         model: In evaluation mode.
@@ -46,7 +50,8 @@ class Conversation:
         self.turns: list[Turn] = []
         with torch.no_grad():
             self.tokens = model.see(frames.to(model.device)).to(model.dtype)
-        self.patches = self.tokens[None, :, model.vision.num_tokens - model.vision.num_patches :]
+        self.patches = model.patches(self.tokens)[None]
+        self.events: list[Events] = []
         self.selection: FrameSelection | None = None
         self.video: CompressedVideo | None = None
 
@@ -63,7 +68,8 @@ class Conversation:
         ids = self.processor.question(question).to(model.device).expand(count, -1)
         text = model.ask(self.tokens, ids, torch.ones_like(ids, dtype=torch.bool))[None]
         if self.selection is None or self.reads_question:
-            self.selection = model.connector.estimator(self.patches, text)
+            with same_events(model.connector.estimator, self.events):
+                self.selection = model.connector.estimator(self.patches, text)
         self.video = model.connector.encoder(self.patches, self.selection, text, keep_merging=True)
         return self.video
 
@@ -87,12 +93,34 @@ class Conversation:
         return answer
 
 
+@contextmanager
+def same_events(estimator: Any, found: list[Events]) -> Iterator[None]:
+    """Inside, an estimator that looks at one and the same video finds its events once, and keeps them in `found`."""
+    find = estimator.find_events
+
+    def find_once(*args: Any) -> Events:
+        if not found:
+            found.append(find(*args))
+        return found[0]
+
+    estimator.find_events = find_once
+    try:
+        yield
+    finally:
+        del estimator.find_events
+
+
 def write_chat_report(path: str, talk: Conversation, title: str, clip: VideoFrames) -> None:
-    """The page of `dynfocus compress`, for the latest question."""
+    """The page of `dynfocus compress`, for the latest question.
+
+    Raises:
+        ValueError: nothing was asked yet.
+    """
     if talk.video is None or talk.selection is None:
         raise ValueError("write_chat_report: expected a question that was asked, got none.")
     side = round(talk.patches.shape[2] ** 0.5)
     merging = talk.video.merging
+    learned = {} if talk.model.connector.config.scorer == "importance" else {"scored_by": "its learned score"}
     page = VideoReport(
         title=title,
         timestamps=clip.timestamps.tolist(),
@@ -102,8 +130,8 @@ def write_chat_report(path: str, talk: Conversation, title: str, clip: VideoFram
         grid=(side, side),
         spatial=None if merging is None else merging.spatial,
         question=talk.turns[-1].question if talk.turns else None,
-        scored_by="its learned score",
         duration=clip.duration,
+        **learned,
     )
     write_report(path, page)
 
@@ -116,16 +144,19 @@ def run(arguments: argparse.Namespace) -> int:
     sampling = Sampling(fps=arguments.fps, rule="index")
     clip = processor.read(arguments.video, sampling, max_frames=arguments.max_frames)
     talk = Conversation(model, processor, clip.frames)
-    options = {"max_new_tokens": arguments.max_new_tokens}
-    if arguments.question is not None:
-        talk.ask(arguments.question, streamer=_streamer(processor), **options)
-    for line in sys.stdin if arguments.question is None else ():
-        if line.strip():
-            talk.ask(line, streamer=_streamer(processor), **options)
+    for question in [arguments.question] if arguments.question is not None else _typed():
+        streamer = TextStreamer(processor.tokenizer, skip_special_tokens=True)
+        talk.ask(question, streamer=streamer, max_new_tokens=arguments.max_new_tokens)
     if arguments.report and talk.turns:
         write_chat_report(arguments.report, talk, str(arguments.video), clip)
     return 0
 
 
-def _streamer(processor: ReferenceProcessor) -> TextStreamer:
-    return TextStreamer(processor.tokenizer, skip_special_tokens=True)
+def _typed() -> Iterator[str]:
+    """Questions line by line; a terminal shows where to type."""
+    prompt = "> " if sys.stdin.isatty() else ""
+    print(prompt, end="", flush=True)
+    for line in sys.stdin:
+        if line.strip():
+            yield line
+        print(prompt, end="", flush=True)

@@ -48,6 +48,29 @@ def add_check_data(subparsers: Any) -> None:
     parser.set_defaults(run=_later("data.check"))
 
 
+def extract_arguments(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    """The arguments of `dynfocus extract-features`, for launchers too."""
+    parser.add_argument("set", help="a run (.yaml file or name such as stage2), or a data file (.json or .jsonl)")
+    parser.add_argument("changes", nargs="*", metavar="key=value", help="changes to the run, as in `dynfocus train`")
+    parser.add_argument("--output", help="folder of features; data.features of the run where not given")
+    parser.add_argument("--dtype", default="bfloat16", choices=("float32", "bfloat16", "float16"))
+    parser.add_argument("--shard", default="0/1", help="which share of the files, such as 0/8")
+    parser.add_argument("--device", help="such as cuda:1 (default: the process's own GPU, where there is one)")
+    parser.add_argument("--workers", type=int, default=8, help="processes that decode (default 8)")
+    only = parser.add_argument_group("with a data file")
+    only.add_argument("--model", help="a model folder")
+    only.add_argument("--root", default=".", help="folder below which images and videos lie")
+    only.add_argument("--fps", type=float, default=1.0, help="frames per second (default 1)")
+    only.add_argument("--max-frames", type=int, default=200, help="sample longer videos evenly (default 200)")
+    return parser
+
+
+def add_extract_features(subparsers: Any) -> None:
+    """`dynfocus extract-features`."""
+    parser = subparsers.add_parser("extract-features", help="the frozen tower's tokens of a whole set, for training")
+    extract_arguments(parser).set_defaults(run=_later("extract"))
+
+
 def add_convert_data(subparsers: Any) -> None:
     """`dynfocus convert-data`."""
     sets = ("llava-cc3m", "webvid-captions", "llava-665k", "scienceqa", "videochatgpt-100k", "webvid-qa", "next-qa",
@@ -72,6 +95,14 @@ def add_train(subparsers: Any) -> None:
     """`dynfocus train`."""
     parser = subparsers.add_parser("train", help="train one stage of the reference model")
     train_arguments(parser).set_defaults(run=_later("train"))
+
+
+def add_export_connector(subparsers: Any) -> None:
+    """`dynfocus export-connector`."""
+    parser = subparsers.add_parser("export-connector", help="the trained connector alone, as a folder")
+    parser.add_argument("checkpoint", help="a model folder, the output of a run, or one of its checkpoints")
+    parser.add_argument("output", help="an empty or new folder, for DynFocusConnector.from_pretrained")
+    parser.set_defaults(run=_later("training.export"))
 
 
 def add_chat(subparsers: Any) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 
 import torch
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
@@ -13,6 +12,7 @@ from dynfocus_reference.config import ReferenceConfig, preset
 from dynfocus_reference.model import ReferenceModel
 from dynfocus_reference.processing import ReferenceProcessor
 from dynfocus_reference.qformer import QuestionFormer
+from dynfocus_reference.training.room import ensure_empty
 from dynfocus_reference.vision import VisionTower
 from dynfocus_reference.weights import load_language_model, load_qformer, load_vision
 
@@ -63,11 +63,7 @@ def qformer_tokenizer(source: str) -> PreTrainedTokenizerBase:
 
 def run(arguments: argparse.Namespace) -> int:
     """Read every part, then write the folder."""
-    os.makedirs(arguments.output, exist_ok=True)
-    if os.listdir(arguments.output):
-        raise ValueError(
-            f"convert-weights: expected an empty output folder, got {arguments.output!r} with files in it."
-        )
+    ensure_empty(arguments.output, "convert-weights")
     config = preset(arguments.preset)
     tokenizer = AutoTokenizer.from_pretrained(arguments.language_model)
     if tokenizer.pad_token_id is None:

@@ -10,15 +10,19 @@ from typing import Any
 import torch
 
 from dynfocus_reference.config import PRESETS, ReferenceConfig, preset
+from dynfocus_reference.lora import LoraOptions, add_adapters
 from dynfocus_reference.memory import model_state_bytes
 from dynfocus_reference.model import ReferenceModel
 from dynfocus_reference.trainable import STAGES, count_parameters, patterns_of
 
 
-def build_on_meta(config: ReferenceConfig) -> ReferenceModel:
-    """The model with shapes and no memory."""
+def build_on_meta(config: ReferenceConfig, lora: LoraOptions | None = None) -> ReferenceModel:
+    """The model with shapes and no memory, with adapters where options for them are given."""
     with torch.device("meta"):
-        return ReferenceModel(config)
+        model = ReferenceModel(config)
+        if lora is not None:
+            add_adapters(model.language_model, lora)
+    return model
 
 
 def model_info(config: ReferenceConfig, gpus: int = 8) -> dict[str, Any]:
@@ -44,9 +48,10 @@ def model_info(config: ReferenceConfig, gpus: int = 8) -> dict[str, Any]:
         table["CCE: the rest"] = total - sum(table.values())
     stages = {}
     for name, groups in STAGES.items():
-        model.set_trainable(patterns_of(groups))
-        trainable = count_parameters(model, trainable_only=True)
-        per_gpu = [model_state_bytes(total, trainable, stage, gpus) for stage in range(4)]
+        staged = build_on_meta(config, LoraOptions()) if "lora" in groups else model
+        staged.set_trainable(patterns_of(groups))
+        trainable = count_parameters(staged, trainable_only=True)
+        per_gpu = [model_state_bytes(count_parameters(staged), trainable, stage, gpus) for stage in range(4)]
         stages[name] = {"trains": list(groups), "trainable": trainable, "bytes_per_gpu": per_gpu}
     return {"parts": table, "total": total, "gpus": gpus, "stages": stages}
 

@@ -12,16 +12,19 @@ GROUPS = {
     "dynamic": r"connector\.(?!encoder\.projector\.)",
     "qformer": r"qformer\.",
     "language_model": r"language_model\.",
+    "lora": r"language_model\..*\.lora_[AB]\.",
 }
-"""F_fine and F_coarse; φ_q and φ_k; DPE and CCE without the projector; the Q-Former; the language model."""
+"""F_fine and F_coarse; φ_q and φ_k; DPE and CCE without the projector; the Q-Former; the language model or adapters."""
 
 STAGES = {
     "stage1": ("projector",),
     "stage1-authors-script": ("projector", "rods"),
     "stage2": ("dynamic", "projector", "language_model"),
     "stage2-with-qformer": ("dynamic", "projector", "language_model", "qformer"),
+    "stage2-lora": ("dynamic", "projector", "lora"),
 }
-"""**Source**: Table 7, last row (stage 1) and C.1 (stage 2); the authors' script also trains φ_q and φ_k in stage 1."""
+"""**Source**: Table 7, last row (stage 1) and C.1 (stage 2); the authors' script also trains φ_q and φ_k in stage 1.
+With the Q-Former and with adapters are ours."""
 
 TABLE_7 = {
     "table7-row1": (("dynamic", "projector"), ("dynamic", "projector", "language_model")),

@@ -10,6 +10,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from transformers.integrations import is_deepspeed_zero3_enabled
 
+from dynfocus_connector import CompressedVideo
+
 
 class Visuals(NamedTuple):
     """The visual inputs of a batch. Frames of all clips are packed one behind the other."""
@@ -64,6 +66,30 @@ class Visuals(NamedTuple):
         frame = (starts[:, None] + position)[mask]
         placeholder = torch.arange(len(lengths), device=lengths.device)[:, None].expand_as(mask)[mask]
         return frame, placeholder, mask
+
+
+VISUAL_INPUTS = ("video", *Visuals._fields)
+"""The arguments of `ReferenceModel.forward` and `generate` that `shown` takes."""
+
+
+def shown(
+    video: CompressedVideo | None = None,
+    frames: Tensor | None = None,
+    clip_lengths: Tensor | None = None,
+    clip_index: Tensor | None = None,
+    question_ids: Tensor | None = None,
+    question_mask: Tensor | None = None,
+) -> CompressedVideo | Visuals | None:
+    """What a batch shows: tokens computed before, or frames and the questions about them; None for text alone.
+
+    Raises:
+        ValueError: frames without their lengths and questions.
+    """
+    if video is not None or frames is None or len(frames) == 0:
+        return video
+    if clip_lengths is None or question_ids is None:
+        raise ValueError("ReferenceModel: expected clip_lengths and question_ids beside frames, got None.")
+    return Visuals.build(frames, clip_lengths, question_ids, question_mask, clip_index)
 
 
 def pad_rows(

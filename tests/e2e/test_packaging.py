@@ -93,7 +93,7 @@ def test_the_installed_wheel_imports(wheel: Path, tmp_path: Path) -> None:
     target = tmp_path / "site"
     install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(target), str(wheel)]
     subprocess.run(install, check=True, capture_output=True)
-    code = "import dynfocus_connector, dynfocus_video; print(dynfocus_connector.__file__)"
+    code = "import dynfocus_connector, dynfocus_llava, dynfocus_video; print(dynfocus_connector.__file__)"
     environment = {**os.environ, "PYTHONPATH": str(target)}
     run = subprocess.run(
         [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True

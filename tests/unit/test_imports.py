@@ -87,6 +87,11 @@ def test_adapters_use_the_core_and_not_one_another(name):
     assert ours <= MAY_USE[name]
 
 
+def test_mixins_import_no_code_base():
+    tops = {module.split(".")[0] for path in ADAPTERS["dynfocus_llava"].glob("*.py") for module in imports(path)}
+    assert tops <= {"dynfocus_connector", "dynfocus_llava", "torch", "jaxtyping"} | sys.stdlib_module_names
+
+
 def test_importing_the_core_pulls_in_no_host():
     code = (
         "import sys, dynfocus_connector; "

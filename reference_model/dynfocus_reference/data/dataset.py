@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+from jaxtyping import UInt8
+from torch import Tensor
 from torch.utils.data import Dataset
 
 from dynfocus_reference.data.conversation import Place, Template, encode
+from dynfocus_reference.data.features import FeatureFolder, expect_different_names
 from dynfocus_reference.data.records import MODALITIES, BadSampleError, JsonLines, Record, modality_of, parse_record
+from dynfocus_reference.data.sampler import Draw
 from dynfocus_reference.processing import ReferenceProcessor
 from dynfocus_video.sampling import Sampling
 
@@ -52,7 +55,8 @@ class DataOptions:
         max_frames: Longer videos are sampled evenly.
         max_length: Text tokens of a sample; later turns are left out, a first turn that is longer is a bad sample.
         square_images: Pad images to a square with the mean colour.
-        seed: Of placeholders, subsets and order.
+        seed: Of placeholders and of the halves that weights take.
+        features: Folder of the tower's tokens (`dynfocus extract-features`), read in the place of pixels.
     """
 
     template: Template = "vicuna_v1"
@@ -63,6 +67,7 @@ class DataOptions:
     max_length: int | None = 2048
     square_images: bool = True
     seed: int = 0
+    features: str | None = None
 
     def __post_init__(self) -> None:
         if self.placeholder not in ("random", "front"):
@@ -73,7 +78,8 @@ class ConversationDataset(Dataset):
     """A weighted mixture of sets.
 
     An item is a dictionary with `input_ids`, `labels`, `questions` (ids for the Q-Former, one per placeholder) and
-    `frames` (bytes, or None for text alone) — or with the one key `bad`: what is wrong with the sample.
+    `frames` (bytes, the tower's tokens, or None for text alone) — or with the one key `bad`: what is wrong with the
+    sample.
     """
 
     def __init__(
@@ -83,6 +89,10 @@ class ConversationDataset(Dataset):
         self.processor = processor
         self.options = options or DataOptions()
         self.files = [JsonLines(source.path) for source in self.sources]
+        self.features: FeatureFolder | None = None
+        if self.options.features is not None:
+            expect_different_names(source.root for source in self.sources)
+            self.features = FeatureFolder(self.options.features)
         self.index = self._mix()
         if not len(self.index):
             raise ValueError(f"ConversationDataset: expected samples, got none in {[s.path for s in self.sources]}.")
@@ -111,47 +121,56 @@ class ConversationDataset(Dataset):
         source, row = self.index[index]
         return parse_record(self.files[source][int(row)], self.name(index))
 
-    def path(self, index: int, record: Record) -> Path:
-        """Where its image or video lies."""
+    def root(self, index: int) -> str:
+        """The folder below which its image or video lies."""
         source, _ = self.index[index]
-        return Path(self.sources[source].root) / str(record.path)
+        return self.sources[source].root
 
-    def places(self, index: int, record: Record) -> list[Place | None]:
-        """Where in each turn the visual input stands."""
+    def frames(self, index: int, record: Record) -> Tensor:
+        """Its pictures, or the tower's tokens of them where those are stored."""
+        if self.features is not None:
+            return self.features.read(self.features.place(self.root(index), record))
+        return self.pictures(index, record)
+
+    def pictures(self, index: int, record: Record) -> UInt8[Tensor, "frames height width 3"]:
+        """The frames that are taken from its image or video."""
+        return self.processor.read(
+            Path(self.root(index)) / str(record.path),
+            Sampling(fps=self.options.fps, rule="index"),
+            max_frames=self.options.max_frames,
+            square=self.options.square_images and record.modality == "image",
+        ).frames
+
+    def places(self, index: int, record: Record, epoch: int = 0) -> list[Place | None]:
+        """Where in each turn the visual input stands: drawn anew in every epoch, from seed, epoch and index alone."""
         if record.modality == "text":
             return [None] * len(record.turns)
         marked = [turn.marked for turn in record.turns]
         if not any(marked):
             marked[0] = True
-        random = np.random.default_rng([self.options.seed, int(index), 1])
+        random = np.random.default_rng([self.options.seed, epoch, index, 1])
         ends = random.integers(0, 2, len(marked)) * (self.options.placeholder == "random")
         shown = [self.options.per_turn or mark for mark in marked]
         return [None if not show else "end" if end else "front" for show, end in zip(shown, ends, strict=True)]
 
-    def __getitem__(self, index: int) -> dict[str, Any]:
+    def __getitem__(self, draw: int | Draw) -> dict[str, Any]:
+        index, epoch = draw if isinstance(draw, Draw) else (int(draw), 0)
         try:
-            return self.sample(int(index))
+            return self.sample(index, epoch)
         except (OSError, ValueError) as error:
             return {"bad": f"{self.name(index)}: {error}"}
 
-    def sample(self, index: int) -> dict[str, Any]:
+    def sample(self, index: int, epoch: int = 0) -> dict[str, Any]:
         """As `__getitem__`, but a sample that cannot be used raises."""
         record, options = self.record(index), self.options
         encoded = encode(
             record.turns,
             self.processor.tokenizer,
             template=options.template,
-            places=self.places(index, record),
+            places=self.places(index, record, epoch),
             max_length=options.max_length,
         )
-        frames = None
-        if encoded.questions:
-            frames = self.processor.read(
-                self.path(index, record),
-                Sampling(fps=options.fps, rule="index"),
-                max_frames=options.max_frames,
-                square=options.square_images and record.modality == "image",
-            ).frames
+        frames = self.frames(index, record) if encoded.questions else None
         questions = [self.processor.question(question) for question in encoded.questions]
         return {"input_ids": encoded.input_ids, "labels": encoded.labels, "questions": questions, "frames": frames}
 
@@ -176,16 +195,3 @@ def _outline(file: JsonLines, row: int) -> tuple[int, int]:
     words = sum(len(str(turn.get("value", "")).split()) for turn in raw["conversations"] if isinstance(turn, dict))
     seconds = raw.get("duration") or 0
     return MODALITIES.index(modality_of(raw)), words + 2 * int(float(seconds))
-
-
-def options_from(values: dict[str, Any]) -> DataOptions:
-    """Options from a mapping.
-
-    Raises:
-        ValueError: names that no field has.
-    """
-    known = [field.name for field in dataclasses.fields(DataOptions)]
-    unknown = sorted(set(values) - set(known))
-    if unknown:
-        raise ValueError(f"DataOptions: expected fields among {known}, got {unknown}.")
-    return DataOptions(**values)

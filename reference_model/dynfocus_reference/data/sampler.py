@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from torch.utils.data import Sampler
 
 
-class GroupedSampler(Sampler[int]):
+class Draw(NamedTuple):
+    """Which sample, in which epoch; workers learn the epoch by nothing else."""
+
+    index: int
+    epoch: int
+
+
+class GroupedSampler(Sampler[Draw]):
     """Every sample once per epoch; `batch_size` neighbours share a modality and, roughly, a length.
 
     What does not fill a batch of its modality comes last, mixed. The order depends on seed and epoch alone, so that a
@@ -40,8 +48,9 @@ class GroupedSampler(Sampler[int]):
     def __len__(self) -> int:
         return len(self.modality)
 
-    def __iter__(self) -> Iterator[int]:
-        random = np.random.default_rng([self.seed, self.epoch])
+    def __iter__(self) -> Iterator[Draw]:
+        epoch = self.epoch
+        random = np.random.default_rng([self.seed, epoch])
         batches: list[np.ndarray] = []
         rest: list[np.ndarray] = []
         for modality in np.unique(self.modality):
@@ -54,4 +63,4 @@ class GroupedSampler(Sampler[int]):
                 rest.append(some[full:])
         order = random.permutation(len(batches))
         chosen = [batches[i] for i in order] + rest
-        return iter(np.concatenate(chosen).tolist() if chosen else [])
+        return (Draw(index, epoch) for rows in chosen for index in rows.tolist())

@@ -11,7 +11,9 @@ from typing import Any, Literal
 
 import yaml
 
-from dynfocus_reference.data.dataset import DataOptions, Source, options_from
+from dynfocus_reference.data.dataset import DataOptions, Source
+from dynfocus_reference.fields import build
+from dynfocus_reference.lora import LoraOptions
 from dynfocus_reference.trainable import patterns_of
 
 CONFIG_FOLDER = Path(__file__).parent.parent / "configs"
@@ -30,7 +32,9 @@ class TrainConfig:
         train: Groups of `trainable.GROUPS`; the rest is frozen. Empty for a stage that trains nothing and is skipped.
         sources: The mixture; paths are relative to `data_root`.
         data_root: In front of every relative path of `sources`.
-        data: Fields of `DataOptions`.
+        data: Fields of `DataOptions`; its seed is the run's where the file gives none.
+        lora: Fields of `LoraOptions`, for adapters on the language model; `train` then names ``lora`` in the place of
+            ``language_model``.
         init_from_stage1: A folder of stage 1 whose weights are carried over.
         carry: ``"projector"``: F_fine and F_coarse only, the rest of the connector is drawn from `seed` (Sec. 3.4);
             ``"all"``: everything that lies there.
@@ -53,6 +57,7 @@ class TrainConfig:
     sources: tuple[Source, ...]
     data_root: str = "."
     data: DataOptions = field(default_factory=DataOptions)
+    lora: LoraOptions | None = None
     init_from_stage1: str | None = None
     carry: Carry = "projector"
     learning_rate: float = 2e-5
@@ -82,6 +87,11 @@ class TrainConfig:
                 raise ValueError(f"TrainConfig: expected {name} among {known}, got {value!r}.")
         if not 0 <= self.max_bad_share < 1:
             raise ValueError(f"TrainConfig: expected 0 <= max_bad_share < 1, got {self.max_bad_share}.")
+        if (self.lora is not None) != ("lora" in self.train) or {"lora", "language_model"} <= set(self.train):
+            raise ValueError(
+                f"TrainConfig: expected lora: {{rank: ..., alpha: ...}} together with 'lora' in train, and "
+                f"'language_model' without both, got lora {self.lora} and train {list(self.train)}."
+            )
 
     def accumulation(self, world_size: int) -> int:
         """Forwards per step on each GPU.
@@ -114,19 +124,26 @@ def load_config(name: str | os.PathLike[str], changes: Iterable[str] = ()) -> Tr
         key, sign, written = change.partition("=")
         if not sign:
             raise ValueError(f"load_config: expected key=value, got {change!r}.")
-        target = values
-        *outer, last = key.split(".")
-        for part in outer:
-            target = target.setdefault(part, {})
-        target[last] = yaml.safe_load(written)
+        outer, _, last = key.rpartition(".")
+        target = values if not outer else values.setdefault(outer, {})
+        if not isinstance(target, dict):
+            raise ValueError(f"load_config: expected {outer!r} to hold keys of its own, got {target!r}.")
+        target[last] = _parse(written, change)
     return from_values(values, str(name))
+
+
+def _parse(text: str, where: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ValueError(f"load_config: expected YAML in {where!r}, got: {error}.") from error
 
 
 def _read(path: Path) -> dict[str, Any]:
     if not path.is_file():
         named = ", ".join(sorted(file.stem for file in CONFIG_FOLDER.glob("*.yaml")))
         raise FileNotFoundError(f"load_config: expected a .yaml file or one of {named}, got {str(path.stem)!r}.")
-    values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    values = _parse(path.read_text(encoding="utf-8"), str(path))
     if not isinstance(values, dict):
         raise ValueError(f"load_config: expected keys and values in {str(path)!r}, got {type(values).__name__}.")
     base = values.pop("extends", None)
@@ -134,8 +151,9 @@ def _read(path: Path) -> dict[str, Any]:
         return values
     beside = path.with_name(f"{base}.yaml")
     inherited = _read(beside if beside.is_file() else CONFIG_FOLDER / f"{base}.yaml")
-    data = {**inherited.get("data", {}), **values.get("data", {})}
-    return {**inherited, **values, "data": data}
+    both = [key for key in ("data", "lora") if inherited.get(key) and values.get(key)]
+    inner = {key: {**inherited[key], **values[key]} for key in both}
+    return {**inherited, **values, **inner}
 
 
 def from_values(values: dict[str, Any], name: str) -> TrainConfig:
@@ -144,42 +162,22 @@ def from_values(values: dict[str, Any], name: str) -> TrainConfig:
     Raises:
         ValueError: unknown or missing keys, named.
     """
-    fields = {one.name: one for one in dataclasses.fields(TrainConfig)}
-    unknown = sorted(set(values) - set(fields))
-    required = {key for key, one in fields.items() if one.default is dataclasses.MISSING and key != "data"}
-    missing = sorted(required - {"data"} - set(values))
-    if unknown or missing:
-        raise ValueError(
-            f"load_config: expected keys among {sorted(fields)} in {name!r}, got {unknown}; missing {missing}."
-        )
-    values = {key: _typed(key, value, str(fields[key].type)) for key, value in values.items()}
+    values = dict(values)
     root = str(values.get("data_root", "."))
-    values["sources"] = tuple(_source(one, root) for one in values["sources"])
-    values["data"] = options_from(values.get("data") or {})
-    values["train"] = tuple(values["train"] or ())
-    if "report_to" in values:
-        values["report_to"] = tuple(values["report_to"] or ())
-    return TrainConfig(**values)
+    given = values.get("data") or {}
+    data = build(DataOptions, given, name)
+    values["data"] = data if "seed" in given else dataclasses.replace(data, seed=values.get("seed", 0))
+    if values.get("lora") is not None:
+        values["lora"] = build(LoraOptions, values["lora"], name)
+    if "sources" in values:
+        values["sources"] = tuple(_source(one, root, name) for one in values["sources"] or ())
+    for key in ("train", "report_to"):
+        if key in values:
+            values[key] = tuple(values[key] or ())
+    return build(TrainConfig, values, name)
 
 
-def _typed(key: str, value: Any, wanted: str) -> Any:
-    """Numbers as numbers: YAML reads 1e-3 as text."""
-    if wanted == "float" and not isinstance(value, bool):
-        try:
-            return float(value)
-        except (TypeError, ValueError):
-            pass
-    kinds = {"float": (), "int": (int,), "bool": (bool,), "str": (str,)}
-    known = kinds.get(wanted)
-    if known is None or (isinstance(value, known) and not (wanted == "int" and isinstance(value, bool))):
-        return value
-    raise ValueError(f"load_config: expected {key} to be {wanted}, got {value!r}.")
-
-
-def _source(values: dict[str, Any], root: str) -> Source:
-    known = [one.name for one in dataclasses.fields(Source)]
-    unknown = sorted(set(values) - set(known))
-    if unknown or "path" not in values:
-        raise ValueError(f"load_config: expected sources with path and keys among {known}, got {sorted(values)}.")
-    path, folder = os.path.join(root, values["path"]), os.path.join(root, values.get("root", "."))
-    return Source(**{**values, "path": path, "root": folder})
+def _source(values: dict[str, Any], root: str, name: str) -> Source:
+    source = build(Source, values, name)
+    path, folder = os.path.join(root, source.path), os.path.join(root, source.root)
+    return dataclasses.replace(source, path=path, root=folder)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import logging
 import os
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,19 +17,21 @@ from transformers import Trainer, TrainerCallback
 
 from dynfocus_reference.data.dataset import ConversationDataset
 from dynfocus_reference.data.sampler import GroupedSampler
+from dynfocus_reference.lora import ADAPTER, save_adapters
 from dynfocus_reference.training.checkpoint import (
     TRAINED_NAME,
+    begin,
     belongs,
-    checkpoints,
-    ensure_room,
     gather,
     mark_complete,
     rotate,
     write_state,
 )
+from dynfocus_reference.training.meters import Meters
+from dynfocus_reference.training.room import checkpoint_bytes, ensure_room, writing
 
 logger = logging.getLogger(__name__)
-BYTES_PER_TRAINABLE = 16
+ADAPTER_FOLDER = "adapter"
 
 
 class TooManyBadSamplesError(RuntimeError):
@@ -63,28 +64,33 @@ class ReferenceTrainer(Trainer):
         share = len(self.train_dataset) / self.args.world_size * max(self.args.num_train_epochs, 1)
         self.allowed_bad = max_bad_share * (planned if self.args.max_steps > 0 else share)
         self.add_callback(RestoreRotary())
-        self._reset_meters()
-
-    def _reset_meters(self) -> None:
-        self._tokens, self._frames, self._waited, self._since = 0, 0, 0.0, time.monotonic()
+        self.meters = Meters()
 
     def _get_train_sampler(self, train_dataset: Any = None) -> GroupedSampler:
         data: ConversationDataset = train_dataset or self.train_dataset
         per_step = self.args.train_batch_size * self.args.world_size
-        return GroupedSampler(*data.sketch(), per_step, seed=self.args.seed)
+        self.sampler = GroupedSampler(*data.sketch(), per_step, seed=self.args.seed)
+        return self.sampler
+
+    def _run_epoch(self, **arguments: Any) -> None:
+        """As in the base class. On resume with several processes it would leave the sampler in the first epoch, and
+        with `max_steps` take one step more than a finished run has.
+        """
+        if self.state.global_step >= self.state.max_steps:
+            self.control.should_training_stop = True
+            return
+        self.sampler.set_epoch(arguments["epoch"])
+        super()._run_epoch(**arguments)
 
     def get_batch_samples(self, *args: Any, **kwargs: Any) -> Any:
         """As in the base class; measures how long training waits for data."""
-        start = time.monotonic()
-        result = super().get_batch_samples(*args, **kwargs)
-        self._waited += time.monotonic() - start
-        return result
+        with self.meters.waiting():
+            return super().get_batch_samples(*args, **kwargs)
 
     def _prepare_inputs(self, inputs: dict[str, Any]) -> dict[str, Any]:
         inputs = dict(inputs)
         self._note_bad(inputs.pop("skipped", []))
-        self._tokens += inputs["input_ids"].numel()
-        self._frames += len(inputs["frames"]) if "frames" in inputs else 0
+        self.meters.count(inputs, self.model)
         return super()._prepare_inputs(inputs)
 
     def _note_bad(self, messages: list[str]) -> None:
@@ -99,23 +105,26 @@ class ReferenceTrainer(Trainer):
             )
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Adds tokens and frames per second of this process, skipped samples and the share of time spent waiting."""
+        """Adds what `Meters` says; called by every process."""
         if "loss" in logs:
-            elapsed = max(time.monotonic() - self._since, 1e-9)
-            logs["text_tokens_per_second"] = round(self._tokens / elapsed, 1)
-            logs["frames_per_second"] = round(self._frames / elapsed, 1)
-            logs["data_wait_share"] = round(self._waited / elapsed, 3)
-            logs["skipped_samples"] = len(self.bad)
-            self._reset_meters()
+            logs |= self.meters.line(len(self.bad), self._total)
         super().log(logs, start_time)
 
+    def _total(self, values: torch.Tensor) -> torch.Tensor:
+        return self.accelerator.reduce(values.to(self.args.device), "sum").cpu()
+
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
-        """The whole connector and whatever else trains, as one safetensors file; none of the big frozen parts."""
+        """The whole connector and whatever else trains, as one safetensors file; none of the big frozen parts.
+
+        Adapters lie beside it once more, as peft reads them.
+        """
         folder = Path(output_dir or str(self.args.output_dir))
-        state = gather(self.model, belongs)
+        state = gather(self.model, belongs, keep=self.args.should_save)
         if self.args.should_save:
             folder.mkdir(parents=True, exist_ok=True)
-            write_state(state, folder / TRAINED_NAME)
+            write_state(state, folder / TRAINED_NAME, self.model.connector.config)
+            if any(ADAPTER in name for name in state):
+                save_adapters(self.model.language_model, state, folder / ADAPTER_FOLDER)
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
         if not self.is_deepspeed_enabled:
@@ -129,15 +138,18 @@ class ReferenceTrainer(Trainer):
             del engine.save_checkpoint
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
-        trainable = sum(getattr(p, "ds_numel", p.numel()) for p in self.model.parameters() if p.requires_grad)
-        ensure_room(str(self.args.output_dir), BYTES_PER_TRAINABLE * trainable)
-        super()._save_checkpoint(model, trial)
-        self.accelerator.wait_for_everyone()
-        if self.args.should_save:
-            folder = os.path.join(str(self.args.output_dir), f"checkpoint-{self.state.global_step}")
-            mark_complete(folder, {**self.facts, "step": self.state.global_step})
-            rotate(str(self.args.output_dir), self.keep_checkpoints)
-        self.accelerator.wait_for_everyone()
+        folder = Path(str(self.args.output_dir), f"checkpoint-{self.state.global_step}")
+        ensure_room(folder.parent, checkpoint_bytes(self.model), folder.name)
+        self.accelerator.wait_for_everyone()  # nobody writes before everybody has looked
+        with writing(folder):
+            if self.args.should_save:
+                begin(folder)
+            super()._save_checkpoint(model, trial)
+            self.accelerator.wait_for_everyone()
+            if self.args.should_save:
+                mark_complete(folder, {**self.facts, "step": self.state.global_step})
+                rotate(folder.parent, self.keep_checkpoints)
+            self.accelerator.wait_for_everyone()
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         state = load_file(os.path.join(resume_from_checkpoint, TRAINED_NAME))
@@ -166,12 +178,3 @@ def frozen_parts_stay_outside() -> Iterator[None]:
         yield
     finally:
         DeepSpeedEngine.load_checkpoint = whole
-
-
-def drop_half_written(folder: str | os.PathLike[str]) -> list[str]:
-    """Move checkpoints without their marker out of the way; their names."""
-    names = []
-    for path in checkpoints(folder, complete=False):
-        path.rename(path.with_name(f"half-written-{path.name}-{time.time_ns()}"))
-        names.append(path.name)
-    return names

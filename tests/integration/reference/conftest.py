@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -32,6 +33,23 @@ def model() -> Any:
     from dynfocus_reference import ReferenceModel, preset
 
     return ReferenceModel(preset("tiny")).eval()
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Videos of 2, 5, 8 and 11 seconds."""
+    folder = tmp_path_factory.mktemp("clips")
+    for number in range(4):
+        write_video(folder / f"{number}.mp4", seconds=2 + 3 * number, seed=number)
+    return folder
+
+
+@pytest.fixture
+def mixed(clips: Path, tmp_path: Path) -> Path:
+    """The file of a run on four videos and four texts."""
+    from .runs import mixture, write_run
+
+    return write_run(tmp_path, mixture(clips))
 
 
 def visual_inputs(lengths: Sequence[int], size: int = 64) -> dict[str, torch.Tensor]:

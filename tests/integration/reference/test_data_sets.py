@@ -11,7 +11,7 @@ from dynfocus_reference import ReferenceModel, ReferenceProcessor, preset
 from dynfocus_reference.data.check import check_file
 from dynfocus_reference.data.collate import Collator
 from dynfocus_reference.data.converters import CONVERTERS
-from dynfocus_reference.data.dataset import ConversationDataset, DataOptions, Source, options_from
+from dynfocus_reference.data.dataset import ConversationDataset, DataOptions, Source
 from dynfocus_reference.data.records import parse_record
 from dynfocus_reference.data.sampler import GroupedSampler
 from dynfocus_reference.processing import byte_tokenizer
@@ -119,8 +119,6 @@ def test_mixtures_have_weights(folder, processor, tmp_path):
     assert len([name for name in count if name.startswith("text")]) == 5
     with pytest.raises(ValueError, match="expected weight > 0, got 0"):
         Source("x", weight=0)
-    with pytest.raises(ValueError, match=r"fields among .* got \['fsp'\]"):
-        options_from({"fsp": 2})
     with pytest.raises(ValueError, match="placeholder 'random' or 'front', got 'back'"):
         DataOptions(placeholder="back")
 
@@ -129,15 +127,18 @@ def test_sampler_groups_modality_and_length():
     random = np.random.default_rng(0)
     modality, length = random.integers(0, 3, 1000), random.integers(1, 500, 1000)
     sampler = GroupedSampler(modality, length, 8, seed=3)
-    order = np.array(list(sampler))
+    drawn = list(sampler)
+    assert {draw.epoch for draw in drawn} == {0}
+    order = np.array([draw.index for draw in drawn])
     assert sorted(order) == list(range(1000))
     full = order[: 1000 // 8 * 8 - 7 * 8 * 3].reshape(-1, 8)
     assert (modality[full] == modality[full[:, :1]]).all()
     spread = (length[full].max(1) - length[full].min(1)).mean()
     assert spread < 40
-    assert list(sampler) == order.tolist()
+    assert list(sampler) == drawn
     sampler.set_epoch(1)
-    assert list(sampler) != order.tolist()
+    assert [draw.index for draw in sampler] != order.tolist()
+    assert {draw.epoch for draw in sampler} == {1}
     with pytest.raises(ValueError, match=r"batch_size >= 1 .* got 0"):
         GroupedSampler([0], [1], 0)
 

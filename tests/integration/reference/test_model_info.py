@@ -37,6 +37,7 @@ def test_trainable_parameters_of_each_stage_by_name(info):
         "stage1-authors-script": 31_390_464,
         "stage2": 7_954_285_441 - 985_894_528 - 185_687_552,
         "stage2-with-qformer": 7_954_285_441 - 985_894_528,
+        "stage2-lora": 44_287_745 + 319_815_680,
     }
 
 

@@ -1,12 +1,18 @@
+import re
+
 import pytest
 
 from dynfocus_reference import preset
 from dynfocus_reference.data.dataset import Source
+from dynfocus_reference.lora import LoraOptions
 from dynfocus_reference.model_info import build_on_meta
+from dynfocus_reference.train import train
 from dynfocus_reference.trainable import TABLE_7, count_parameters, patterns_of
 from dynfocus_reference.training.config import CONFIG_FOLDER, load_config
+from dynfocus_reference.training.plan import plan
 
-from .conftest import run_verb
+from .conftest import run_verb, talk
+from .runs import write_run
 
 NAMES = sorted(path.stem for path in CONFIG_FOLDER.glob("*.yaml"))
 
@@ -20,7 +26,7 @@ def test_every_named_run_is_valid_on_eight_gpus(name):
 
 
 def trainable(name):
-    model = build_on_meta(preset("paper-7b"))
+    model = build_on_meta(preset("paper-7b"), load_config(name).lora)
     model.set_trainable(patterns_of(load_config(name).train))
     return count_parameters(model, trainable_only=True)
 
@@ -36,6 +42,7 @@ def test_the_stages_of_the_paper():
     assert trainable("stage1-authors-script") == 31_390_464
     assert trainable("stage2") == 6_738_415_616 + 44_287_745
     assert trainable("stage2-with-qformer") == 6_968_390_913
+    assert trainable("stage2-lora") == 319_815_680 + 44_287_745
     assert load_config("stage2-per-turn").data.per_turn
 
 
@@ -59,8 +66,13 @@ def test_changes_and_paths(tmp_path):
     assert config.sources[0] == Source("/d/llava-cc3m.jsonl", "/d/llava-cc3m", name="LLaVA-CC3M")
     assert config.learning_rate == 0.002
     assert (config.data.fps, config.data.template, config.train, config.max_steps) == (2, "plain", ("rods",), 3)
-    (tmp_path / "mine.yaml").write_text("extends: stage2\nseed: 5\n")
-    assert load_config(tmp_path / "mine.yaml").seed == 5
+    assert load_config("stage1", ["data.max_frames=null"]).data.max_frames is None
+    (tmp_path / "mine.yaml").write_text("extends: stage1\nseed: 5\ndata: {fps: 2}\n")
+    mine = load_config(tmp_path / "mine.yaml")
+    assert (mine.seed, mine.data.seed, mine.data.fps, mine.data.template) == (5, 5, 2, "plain")
+    (tmp_path / "base.yaml").write_text("extends: stage2-lora\nlora: {alpha: 7}\n")
+    (tmp_path / "small.yaml").write_text("extends: base\nlora: {rank: 8}\n")
+    assert load_config(tmp_path / "small.yaml").lora == LoraOptions(rank=8, alpha=7)
 
 
 @pytest.mark.parametrize(
@@ -76,7 +88,13 @@ def test_changes_and_paths(tmp_path):
         ("stage1", ["zero=true"], "zero to be int, got True"),
         ("stage1", ["bf16=1"], "bf16 to be bool, got 1"),
         ("stage1", ["seed"], "expected key=value, got 'seed'"),
-        ("stage1", ["sources=[{root: x}]"], r"sources with path .* got \['root'\]"),
+        ("stage1", ["data_root=..."], r"expected YAML in 'data_root=\.\.\.', got: while parsing"),
+        ("stage1", ["sources=[{root: x}]"], r"Source in 'stage1': expected keys among .* missing \['path'\]"),
+        ("stage1", ["sources=[{path: x, wieght: 2}]"], r"Source in .* got \['wieght'\]"),
+        ("stage1", ["sources=[x]"], "Source in 'stage1': expected keys and values, got 'x'"),
+        ("stage1", ["data.fps=fast"], "DataOptions in 'stage1': expected fps to be float, got 'fast'"),
+        ("stage1", ["data.max_frames=2.5"], r"max_frames to be int \| None, got 2.5"),
+        ("stage1", ["model.name=x"], "expected 'model' to hold keys of its own, got 'models/paper-7b'"),
     ],
 )
 def test_misspelt_keys_are_named(name, changes, message):
@@ -102,5 +120,18 @@ def test_dry_run(capsys):
     text = capsys.readouterr().out
     assert "28,323,840" in text
     assert "16.0" in text
+    assert re.search(r"GB of a checkpoint at most +0\.5\n", text)
     assert "1,160" in text
     assert "not found: data/llava-cc3m.jsonl" in text
+
+
+@pytest.mark.parametrize(("samples", "epochs", "processes"), [(8, 1, 1), (9, 1, 1), (9, 1.5, 1), (33, 2, 4)])
+def test_a_dry_run_counts_the_steps_that_are_taken(tmp_path, samples, epochs, processes):
+    path = write_run(
+        tmp_path, [talk("Say", str(i)) for i in range(samples)], epochs=epochs, max_steps=-1, save_steps=99
+    )
+    changes = ["global_batch_size=8"] if processes > 1 else []
+    said = plan(load_config(path, changes), processes)["steps"]
+    if processes == 1:
+        assert said == train(load_config(path)).state.global_step
+    assert said == {8: 2, 9: 3 if epochs == 1 else 5, 33: 10}[samples]
