@@ -11,7 +11,8 @@ from dynfocus_reference import ReferenceModel, ReferenceProcessor, preset
 from dynfocus_reference.data.check import check_file
 from dynfocus_reference.data.collate import Collator
 from dynfocus_reference.data.converters import CONVERTERS
-from dynfocus_reference.data.dataset import ConversationDataset, DataOptions, Source
+from dynfocus_reference.data.dataset import ConversationDataset
+from dynfocus_reference.data.options import DataOptions, Source
 from dynfocus_reference.data.records import parse_record
 from dynfocus_reference.data.sampler import GroupedSampler
 from dynfocus_reference.processing import byte_tokenizer
