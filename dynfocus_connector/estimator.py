@@ -62,7 +62,7 @@ class DynamicPrototypeEstimator(nn.Module):
         score_input, score_hidden, score_shares_context, score_epsilon: As in `ScoreNetwork` and `min_max`.
         text_weight: With ``"importance"`` and text in the space of the frames: the share of text–event similarity.
         dim_text: Width of the text features, for ``"question"``.
-        sigma, num_samples, gradient: As in `perturbed_topk`.
+        sigma, num_samples, gradient, gradient_samples: As in `perturbed_topk`.
         relaxation: ``"soft"`` mixes prototypes in training (the paper), ``"straight_through"`` is hard forward.
 
     Example:
@@ -95,6 +95,7 @@ class DynamicPrototypeEstimator(nn.Module):
         sigma: float = 0.1,
         num_samples: int | None = 500,
         gradient: GradientEstimator = "rao_blackwell",
+        gradient_samples: int | None = None,
         relaxation: Relaxation = "soft",
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
@@ -116,6 +117,7 @@ class DynamicPrototypeEstimator(nn.Module):
         self.sigma = sigma
         self.num_samples = num_samples
         self.gradient: GradientEstimator = gradient
+        self.gradient_samples = gradient_samples
         self.relaxation = relaxation
         self.score: ScoreNetwork | QuestionScoreNetwork | None = None
         if scorer == "network":
@@ -272,6 +274,7 @@ class DynamicPrototypeEstimator(nn.Module):
             sigma=self.sigma,
             num_samples=self.num_samples,
             gradient=self.gradient,
+            gradient_samples=self.gradient_samples,
             generator=generator,
             noise=noise,
             mask=mask,

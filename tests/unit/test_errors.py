@@ -237,6 +237,12 @@ ROWS = [
         lambda: perturbed_topk(SCORES, 2, num_samples=None, noise=torch.zeros(2, 3, 4)),
         r"got noise of shape \(2, 3, 4\)",
     ),
+    Row("gradient samples", lambda: perturbed_topk(SCORES, 2, gradient_samples=501), r"<= 500 samples, got 501"),
+    Row(
+        "samples of another gradient",
+        lambda: perturbed_topk(SCORES, 2, gradient="plain", gradient_samples=9),
+        r"'rao_blackwell', got 9 with 'plain'",
+    ),
     Row("scores", lambda: perturbed_topk(SCORES[0], 2), r"\[batch prototypes\], got \(4,\)"),
     Row(
         "mask",

@@ -25,10 +25,10 @@ MAY_USE = {
     "dynfocus_reference": {"dynfocus_connector", "dynfocus_video", "dynfocus_transformers"},
 }
 LAYERS = [
-    {"choices", "merging", "checks", "redundancy", "saving"},
-    {"contracts", "config", "packing", "pooling", "projector", "peaks", "score", "topk_gradients", "topk_quadrature"},
-    {"prototypes", "kmeans", "topk", "anchors", "budget", "splicing"},
-    {"events", "spatial"},
+    {"choices", "merging", "checks", "redundancy", "saving", "topk_samples"},
+    {"contracts", "config", "packing", "pooling", "projector", "peaks", "score", "topk_exchange", "topk_quadrature"},
+    {"prototypes", "kmeans", "topk_gradients", "anchors", "budget", "splicing"},
+    {"events", "spatial", "topk"},
     {"cones", "rods", "estimator", "pooled_baselines"},
     {"encoder"},
     {"connector"},
