@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from dynfocus_connector import density_peaks, peaks
+from dynfocus_connector import tiled as tiled_module
 from dynfocus_connector.tiled import Neighbors, TiledDistances, tiled_separation
 from tests.comparing import assert_close
 
@@ -24,9 +25,15 @@ def footage(size, dim, dtype, *, noise=0.2):
     return (normal(1, size // 10, dim).repeat_interleave(10, 1) + noise * normal(1, size, dim, seed=1)).to(dtype)
 
 
+def mask_of(points):
+    return torch.ones(points.shape[:2], dtype=torch.bool)
+
+
 def both(monkeypatch, points, *arguments, **options):
     dense = density_peaks(points, *arguments, **options)
     monkeypatch.setattr(peaks, "LONGEST_MATRIX", 2)
+    monkeypatch.setattr(tiled_module, "NUMBERS_PER_BLOCK", 1)
+    assert TiledDistances(points[0], mask_of(points)[0]).step == 256
     tiled = density_peaks(points, *arguments, **options)
     monkeypatch.undo()
     return dense, tiled
