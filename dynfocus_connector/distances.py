@@ -49,7 +49,12 @@ def squared_distances(
     with such a pair are computed again in float64, where about seven digits remain; what is below the rounding of the
     sum is an exact copy. Without a CPU to decide that, or inside a graph, everything is float64.
     """
-    distance = _float64(points, finite) if needs_float64(points) else _mixed(points, finite)
+    if needs_float64(points):
+        distance = _float64(points, finite)
+    else:
+        distance = _mixed(points, finite)
+        if finite.all():
+            return distance
     bad = ~finite
     distance.masked_fill_(bad[:, :, None], torch.inf).masked_fill_(bad[:, None, :], torch.inf)
     distance.diagonal(dim1=1, dim2=2).zero_()
@@ -76,9 +81,11 @@ def _mixed(points: Tensor, finite: Tensor) -> Float[Tensor, "batch points points
     norm = gram.diagonal(dim1=1, dim2=2).clone()
     both = norm[:, :, None] + norm[:, None, :]
     distance = torch.add(both, gram, alpha=-2, out=gram)
+    distance.diagonal(dim1=1, dim2=2).fill_(torch.inf)
     index = torch.arange(batch * size, device=points.device).view(batch, size)
     centred = CentredPoints(points.flatten(0, 1), ~finite.flatten(), mean, size)
     centred.compute_again(distance, both, index, index, symmetric=True)
+    distance.diagonal(dim1=1, dim2=2).zero_()
     return distance
 
 
@@ -90,7 +97,7 @@ def _gram(points: Tensor, finite: Tensor) -> tuple[Float[Tensor, "batch points p
     count, bad = finite.sum(1).clamp(min=1)[:, None], None if finite.all() else ~finite[..., None]
     width = min(max(STRIP // max(batch * size, 1), TILE), dim)
     buffer = gram.new_empty(batch, size, width)
-    step = size if size <= 4 * TILE else 2 * TILE
+    step = TILE if size <= 8 * TILE else 2 * TILE
     for start in range(0, dim, width):
         part = points[..., start : start + width]
         strip = fill_zero(buffer[..., : part.shape[2]].copy_(part), bad)
@@ -132,8 +139,8 @@ class CentredPoints(NamedTuple):
         *,
         symmetric: bool = False,
     ) -> None:
-        """Overwrite every tile of `distance` that holds a pair too close for float32."""
-        close = (distance < both.mul_(CLOSE)).logical_and_(rows[:, :, None] != columns[:, None, :])
+        """Overwrite every tile of `distance` that holds a pair too close for float32; inf is close to nothing."""
+        close = distance < both.mul_(CLOSE)
         if not close.any():
             return
         tiles = max_pool2d(close.float()[:, None], TILE, ceil_mode=True)[:, 0] > 0

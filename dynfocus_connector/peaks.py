@@ -10,6 +10,7 @@ from torch import Tensor
 
 from dynfocus_connector.choices import DistanceScale
 from dynfocus_connector.distances import finite_points, squared_distances
+from dynfocus_connector.smallest import smallest
 from dynfocus_connector.tiled import Neighbors, TiledDistances, tiled_nearest_center, tiled_separation
 
 LONGEST_MATRIX = 2048
@@ -160,9 +161,9 @@ def mean_neighbor_distance(
 
     Exact copies share the smallest value among them, so that rounding cannot rank one above another.
     """
-    nearest = distance.topk(min(num_neighbors, distance.shape[-1]), dim=-1, largest=False).values
+    nearest = smallest(distance, min(num_neighbors, distance.shape[-1]))  # of columns, which are rows
     known = nearest.isfinite()
-    mean = nearest.masked_fill(~known, 0).double().sum(-1) / known.sum(-1).clamp(min=1)
+    mean = nearest.masked_fill(~known, 0).double().sum(1) / known.sum(1).clamp(min=1)
     mean = mean.masked_fill(~finite, torch.inf)
     return torch.where(distance == 0, mean[:, None, :], torch.inf).amin(-1)
 
@@ -176,9 +177,10 @@ def separation_from_denser(
 
     Denser means (m_j, j) < (m_i, i), which is the order of `rank`.
     """
-    denser = rank[:, None, :] < rank[:, :, None]
-    nearest = distance.masked_fill(~denser, torch.inf).amin(-1)
-    farthest = distance.masked_fill(~finite[:, None, :], 0).amax(-1)
+    place = rank.int()
+    nearest = torch.where(place[:, None, :] < place[:, :, None], distance, torch.inf).amin(-1)
+    densest = rank.argmin(-1)[:, None, None].expand(-1, 1, distance.shape[-1])
+    farthest = distance.gather(1, densest)[:, 0].masked_fill(~finite, 0).amax(-1, keepdim=True)
     return torch.where(rank == 0, farthest, nearest).masked_fill(~finite, 0)
 
 

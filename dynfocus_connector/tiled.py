@@ -45,15 +45,16 @@ class TiledDistances:
 
     def tile(self, a: Block, b: Block) -> Float[Tensor, "rows columns"]:
         """inf to and from points with NaN or Inf, 0 of a point to itself."""
+        same = a.ids[:, None] == b.ids
         if self.exact:
             distance = from_gram(a.rows[None], b.rows[None])[0]
         else:
             both = a.norm[:, None] + b.norm
-            distance = torch.addmm(both, a.rows, b.rows.mT, alpha=-2)
+            distance = torch.addmm(both, a.rows, b.rows.mT, alpha=-2).masked_fill_(same, torch.inf)
             self.points.compute_again(distance[None], both[None], a.ids[None], b.ids[None])
         if self.bad is not None:
             distance.masked_fill_(self.bad[a.ids][:, None] | self.bad[b.ids], torch.inf)
-        return distance.masked_fill_(a.ids[:, None] == b.ids, 0)
+        return distance.masked_fill_(same, 0)
 
     def known(self, distance: Float[Tensor, "rows columns"]) -> Float[Tensor, "rows columns"]:
         """0 instead of inf."""

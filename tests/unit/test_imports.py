@@ -25,7 +25,7 @@ MAY_USE = {
     "dynfocus_reference": {"dynfocus_connector", "dynfocus_video", "dynfocus_transformers"},
 }
 LAYERS = [
-    {"choices", "distances", "merging", "checks", "redundancy", "saving"},
+    {"choices", "distances", "merging", "checks", "redundancy", "saving", "smallest"},
     {"tiled"},
     {"contracts", "config", "packing", "pooling", "projector", "peaks", "score", "topk_gradients", "topk_quadrature"},
     {"prototypes", "kmeans", "topk", "anchors", "budget", "splicing"},
