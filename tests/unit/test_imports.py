@@ -27,12 +27,13 @@ MAY_USE = {
 LAYERS = [
     {"choices", "merging", "checks", "redundancy", "saving"},
     {"contracts", "config", "packing", "pooling", "projector", "peaks", "score", "topk_gradients", "topk_quadrature"},
-    {"prototypes", "kmeans", "topk", "anchors", "budget", "splicing"},
-    {"events", "spatial"},
+    {"prototypes", "kmeans", "topk", "anchors", "budget", "splicing", "stream_peaks"},
+    {"events", "spatial", "stream_memory"},
     {"cones", "rods", "estimator", "pooled_baselines"},
     {"encoder"},
     {"connector"},
-    {"baselines"},
+    {"baselines", "stream_answers"},
+    {"streaming"},
     {"__init__"},
 ]
 
