@@ -28,12 +28,13 @@ LAYERS = [
     {"choices", "distances", "merging", "checks", "redundancy", "saving", "smallest", "topk_samples"},
     {"tiled"},
     {"contracts", "config", "packing", "pooling", "projector", "peaks", "score", "topk_exchange", "topk_quadrature"},
-    {"prototypes", "kmeans", "topk_gradients", "anchors", "budget", "splicing"},
-    {"events", "spatial", "topk"},
+    {"prototypes", "kmeans", "topk_gradients", "anchors", "budget", "splicing", "stream_peaks"},
+    {"events", "spatial", "topk", "stream_memory"},
     {"cones", "rods", "estimator", "pooled_baselines"},
     {"encoder"},
     {"connector"},
-    {"baselines"},
+    {"baselines", "stream_answers"},
+    {"streaming"},
     {"__init__"},
 ]
 
