@@ -97,6 +97,16 @@ def add_train(subparsers: Any) -> None:
     train_arguments(parser).set_defaults(run=_later("train"))
 
 
+def add_probe(subparsers: Any) -> None:
+    """`dynfocus probe`."""
+    parser = subparsers.add_parser("probe", help="what a trained stage loses when it is shown other videos")
+    parser.add_argument("config", help="a .yaml file, or a named run such as stage1")
+    parser.add_argument("changes", nargs="*", metavar="key=value", help="such as init_from_stage1=DIR carry=all")
+    parser.add_argument("--samples", type=int, default=64, help="how many (default 64)")
+    parser.add_argument("--device", help="default cuda where there is one")
+    parser.set_defaults(run=_later("training.probe"))
+
+
 def add_export_connector(subparsers: Any) -> None:
     """`dynfocus export-connector`."""
     parser = subparsers.add_parser("export-connector", help="the trained connector alone, as a folder")
