@@ -43,7 +43,9 @@ def add_check_data(subparsers: Any) -> None:
     parser = subparsers.add_parser("check-data", help="read a whole training set before a run does")
     parser.add_argument("file", help=".json or .jsonl in LLaVA format")
     parser.add_argument("--root", default=".", help="folder below which images and videos lie")
-    parser.add_argument("--max-words", type=int, help="report longer samples")
+    parser.add_argument("--model", help="a model folder: its tokenizer measures samples, over-long ones are bad")
+    parser.add_argument("--max-length", type=int, default=2048, help="with --model, in text tokens (default 2048)")
+    parser.add_argument("--template", default="vicuna_v1", choices=("vicuna_v1", "plain"), help="with --model")
     parser.add_argument("--workers", type=int, default=4, help="threads that decode (default 4)")
     parser.set_defaults(run=_later("data.check"))
 
