@@ -25,7 +25,8 @@ MAY_USE = {
     "dynfocus_reference": {"dynfocus_connector", "dynfocus_video", "dynfocus_transformers"},
 }
 LAYERS = [
-    {"choices", "merging", "checks", "redundancy", "saving", "topk_samples"},
+    {"choices", "distances", "merging", "checks", "redundancy", "saving", "smallest", "topk_samples"},
+    {"tiled"},
     {"contracts", "config", "packing", "pooling", "projector", "peaks", "score", "topk_exchange", "topk_quadrature"},
     {"prototypes", "kmeans", "topk_gradients", "anchors", "budget", "splicing"},
     {"events", "spatial", "topk"},

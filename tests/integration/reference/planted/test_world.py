@@ -11,7 +11,7 @@ from dynfocus_reference.planted.questions import KINDS, NUMBERS, PLACES, ask, ro
 from dynfocus_reference.planted.sprites import CELL, COLORS, SYMBOLS, bitmap
 from dynfocus_reference.planted.truth import SIZES, THINGS, truth
 from dynfocus_reference.planted.vocabulary import word_tokenizer, words
-from dynfocus_reference.planted.world import BANDS, BOARDS, GRID, SIGN, SIDE, render, write_story
+from dynfocus_reference.planted.world import BANDS, BOARDS, GRID, SIDE, SIGN, render, write_story
 
 LENGTHS = (32, 128, 512)
 
@@ -46,7 +46,7 @@ def test_long_scenes_are_skewed():
     longest, shortest = [], []
     for seed in range(50):
         story = write_story(seed, 128)
-        total = {color: 0 for color in COLORS}
+        total = dict.fromkeys(COLORS, 0)
         for scene in story.long_scenes:
             total[scene.color] += scene.stop - scene.start
         lengths = sorted(n for n in total.values() if n)
