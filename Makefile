@@ -5,7 +5,7 @@ OUT ?= out
 OLDEST ?= .venv-oldest
 PYTEST_ARGS ?= -n auto --dist loadfile -m "not slow and not gpu and not weights"
 
-.PHONY: demo test test-oldest lint docs bench clean
+.PHONY: demo test test-oldest lint docs bench bench-gpu clean
 
 demo: $(VENV)/.demo
 	$(BIN)/dynfocus compress "$$($(BIN)/python -c 'from dynfocus_video.clips import demo_clip; print(demo_clip())')" \
@@ -27,12 +27,16 @@ docs: $(VENV)/.docs
 	$(BIN)/mkdocs build --strict --config-file docs/.mkdocs/mkdocs.yml
 
 bench: $(VENV)/.dev
+	$(BIN)/python -m tests.benchmark.speed $(BENCH_ARGS)
 	$(BIN)/python tests/benchmark/configurations.py
 	$(BIN)/python -m tests.benchmark.topk_variance --write
 	$(BIN)/python tests/benchmark/relaxation.py
 	$(BIN)/python tests/benchmark/embedded_encoder.py
 	$(BIN)/python tests/benchmark/long_file.py
 	DYNFOCUS_HOSTS_TABLE=docs/results/hosts.md $(BIN)/pytest -q tests/integration/transformers
+
+bench-gpu: $(VENV)/.dev
+	$(BIN)/python -m tests.benchmark.speed --device cuda --dtype bfloat16 $(BENCH_ARGS)
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
