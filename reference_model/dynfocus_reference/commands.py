@@ -118,3 +118,16 @@ def add_chat(subparsers: Any) -> None:
     parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16", "float16"))
     parser.add_argument("--report", help="write the page of `dynfocus compress` here")
     parser.set_defaults(run=_later("chat"))
+
+
+def add_cost(subparsers: Any) -> None:
+    """`dynfocus cost`."""
+    parser = subparsers.add_parser("cost", help="time, tokens and memory with and without DPE and CCE")
+    parser.add_argument("--model", choices=PRESET_NAMES, help="default paper-7b on a GPU, tiny on a CPU")
+    parser.add_argument("--device", help="default cuda where there is one")
+    parser.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), help="default bfloat16 on a GPU")
+    parser.add_argument("--frames", type=int, nargs="+", default=[32, 100, 200, 1000], help="lengths of the videos")
+    parser.add_argument("--repeats", type=int, default=3, help="the fastest of so many counts (default 3)")
+    parser.add_argument("--max-tokens", type=int, help="leave out rows of more visual tokens")
+    parser.add_argument("--out", default="docs/results/cost.md", help="the page (default docs/results/cost.md)")
+    parser.set_defaults(run=_later("cost.table"))

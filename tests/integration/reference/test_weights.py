@@ -167,12 +167,14 @@ def language_folder(tmp_path):
     return folder
 
 
-def test_language_model_with_missing_weights(language_folder):
+def test_language_model_that_does_not_fit(language_folder):
     load_language_model(str(language_folder))
     state = load_file(language_folder / "model.safetensors")
-    state.pop("model.norm.weight")
+    state["model.more"] = state.pop("model.norm.weight")
+    state["lm_head.weight"] = torch.zeros(3, 128)
     save_file(state, language_folder / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(ValueError, match=r"got 1 missing: model.norm.weight"):
+    with pytest.raises(ValueError, match=r"got 1 missing: model\.norm\.weight; 1 extra: model\.more; "
+                                         r"1 mis-shaped: lm_head\.weight \(3, 128\) instead of"):  # fmt: skip
         load_language_model(str(language_folder))
 
 
