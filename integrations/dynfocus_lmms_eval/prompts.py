@@ -15,6 +15,7 @@ from dynfocus_video.resizing import FrameSize, resize_frames
 from dynfocus_video.sampling import Sampling
 
 MARKER = "<image>"
+IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 DEFAULT_NEW_TOKENS = 128
 ALLOWED = ("max_new_tokens", "temperature", "top_p", "num_beams", "do_sample", "repetition_penalty")
 """What of a task's generation_kwargs goes on to `generate`; the rest is about other models"""
@@ -92,6 +93,8 @@ def read_visual(visual: Any, sampling: Sampling, size: FrameSize | None, most: i
     if not isinstance(visual, (str, os.PathLike)):
         raise DecodeError(f"dynfocus: expected a path or a PIL image, got {type(visual).__name__}. It has no sound.")
     try:
+        if str(visual).lower().endswith(IMAGE_ENDINGS):
+            return _still(read_video(visual, size=None).frames[0].numpy(), size)
         clip = read_video(visual, sampling, size=size)
         if most is not None and len(clip.frames) > most:
             clip = read_video(visual, Sampling(frames=most, rule=sampling.rule), size=size)

@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from dynfocus_connector import CompressedVideo, DynFocusConnector, TokenBudget, TokenKind
+from dynfocus_connector import (
+    CompressedVideo,
+    DynamicPrototypeEstimator,
+    DynFocusConfig,
+    DynFocusConnector,
+    TokenBudget,
+    TokenKind,
+)
+from dynfocus_connector.baselines import FixedFrames
 from dynfocus_reference.config import IGNORED_LABEL
 from dynfocus_reference.data.conversation import Template, encode
 from dynfocus_reference.data.records import Turn
@@ -21,6 +29,7 @@ from dynfocus_video.reader import VideoFrames
 from dynfocus_video.resizing import FrameSize
 
 Prompt = Sequence[str | VideoFrames]
+RIVALS = ("uniform", "random")
 
 
 class Written(NamedTuple):
@@ -47,40 +56,46 @@ def load(
         pretrained: A folder of `ReferenceModel.save_pretrained` with its tokenizers.
         connector: "none" keeps every patch; a folder replaces the connector; None is the model's own.
         max_tokens: Per video.
-        scorer: Must be the model's own: other weights would be needed.
+        scorer: The model's own, or "uniform" and "random" for its rivals.
         dtype, attn, device: Of everything.
 
     Raises:
         ValueError: a connector or scorer that does not belong to the model.
     """
     options = {} if attn is None else {"attn_implementation": attn}
-    kind = getattr(torch, dtype)
-    model = ReferenceModel.from_pretrained(pretrained, dtype=kind, **options).eval()
+    model = ReferenceModel.from_pretrained(pretrained, dtype=getattr(torch, dtype), **options).eval()
     own = model.connector.config
-    if scorer is not None and scorer != own.scorer:
-        raise ValueError(
-            f"reference: expected scorer {own.scorer!r}, the one the model was trained with, got {scorer!r}. "
-            f"Leave the argument out."
-        )
+    if scorer not in (None, own.scorer, *RIVALS):
+        raise ValueError(f"reference: expected scorer {own.scorer!r}, 'uniform' or 'random', got {scorer!r}.")
     if connector == "training-free":
-        raise ValueError(
-            "reference: expected connector 'none' or a folder, got 'training-free': it has a trained projector."
-        )
-    if connector not in (None, "none"):
-        other = DynFocusConnector.from_pretrained(str(connector), dtype=kind)
-        if (other.config.dim, other.config.dim_out) != (own.dim, own.dim_out):
-            raise ValueError(
-                f"reference: expected a connector from width {own.dim} to {own.dim_out}, got one from "
-                f"{other.config.dim} to {other.config.dim_out}."
-            )
-        model.connector = other.eval()
+        raise ValueError("reference: expected connector 'none' or a folder, got 'training-free'. It has a trained one.")
     if connector == "none" and max_tokens is not None:
         raise ValueError(
-            f"reference: expected no max_tokens with connector=none, which keeps every token, got {max_tokens}."
+            f"reference: expected no max_tokens with connector=none, got {max_tokens}. It keeps every token."
         )
+    if connector not in (None, "none"):
+        model.connector = other_connector(str(connector), own, getattr(torch, dtype))
+    if scorer in RIVALS:
+        frames = FixedFrames(cast(DynamicPrototypeEstimator, model.connector.estimator), cast(Any, scorer))
+        model.connector = DynFocusConnector(frames, model.connector.encoder, own)
     budget = TokenBudget(ratio=1.0) if connector == "none" else None
     budget = TokenBudget(max_tokens=max_tokens) if max_tokens is not None else budget
     return ReferenceEngine(model.to(device), ReferenceProcessor.from_pretrained(pretrained), budget)
+
+
+def other_connector(folder: str, own: DynFocusConfig, dtype: torch.dtype) -> DynFocusConnector:
+    """A connector that may stand in the place of the model's own.
+
+    Raises:
+        ValueError: other widths.
+    """
+    found = DynFocusConnector.from_pretrained(folder, dtype=dtype).eval()
+    if (found.config.dim, found.config.dim_out) != (own.dim, own.dim_out):
+        raise ValueError(
+            f"reference: expected a connector from width {own.dim} to {own.dim_out}, got one from "
+            f"{found.config.dim} to {found.config.dim_out}."
+        )
+    return found
 
 
 class ReferenceEngine:
