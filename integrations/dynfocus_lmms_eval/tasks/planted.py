@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -57,4 +58,9 @@ def score(document: dict[str, Any], answers: list[str]) -> dict[str, Any]:
     """Right when the words are the same; `chance` is what guessing among the options would give."""
     right = " ".join(answers[0].lower().split()) == document["answer"].lower()
     chance = 1 / document["options"] if document["options"] else 0.0
-    return {"accuracy": float(right), "chance": chance, "kind": document["kind"]}
+    return {"accuracy": {"score": float(right), "kind": document["kind"]}, "chance": chance}
+
+
+def mean_score(verdicts: Sequence[dict[str, Any]]) -> float:
+    """The share of right answers."""
+    return float(sum(verdict["score"] for verdict in verdicts) / len(verdicts))

@@ -113,3 +113,11 @@ def test_contradictions_are_refused(folder, tmp_path):
     build_connector(DynFocusConfig(dim=32, dim_out=96, dim_text=64)).save_pretrained(tmp_path / "narrow")
     with pytest.raises(ValueError, match="expected a connector from width 64 to 96, got one from 32 to 96"):
         engine(folder, connector=str(tmp_path / "narrow"))
+
+
+def test_questions_longer_than_the_qformer_reads_keep_their_end(folder):
+    model = engine(folder)
+    short = " ".join(["board"] * 64)
+    ((answer, _),) = model.answer([[story(1), f"What does the sign say? {short}"]], GREEDY)
+    assert answer
+    assert len(model.processor.question(f"What does the sign say? {short}")) == 64
