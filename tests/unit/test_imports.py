@@ -27,10 +27,10 @@ MAY_USE = {
 LAYERS = [
     {"choices", "merging", "checks", "redundancy", "saving"},
     {"contracts", "config", "packing", "pooling", "projector", "peaks", "score", "topk_gradients", "topk_quadrature"},
-    {"prototypes", "kmeans", "topk", "anchors", "budget", "splicing"},
+    {"prototypes", "kmeans", "topk", "topk_gumbel", "anchors", "budget", "splicing"},
     {"events", "spatial"},
-    {"cones", "rods", "estimator", "pooled_baselines"},
-    {"encoder"},
+    {"cones", "rods", "estimator", "pooled_baselines", "query_baseline"},
+    {"encoder", "event_baseline"},
     {"connector"},
     {"baselines"},
     {"__init__"},
