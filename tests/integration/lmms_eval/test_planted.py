@@ -1,4 +1,7 @@
-"""`lmms-eval --model dynfocus --tasks planted` from the command line: alone, in two processes, killed and resumed."""
+"""`lmms-eval --model dynfocus --tasks planted` from the command line: alone, in two processes, killed and resumed.
+
+The shipped checkpoint answers as the study says it does.
+"""
 
 from __future__ import annotations
 
@@ -11,10 +14,13 @@ pytest.importorskip("lmms_eval")
 
 from dynfocus_lmms_eval.arguments import ModelArguments
 from dynfocus_lmms_eval.fingerprint import fingerprint
+from dynfocus_lmms_eval.tasks.planted import by_kind
+from dynfocus_reference.planted import checkpoint_folder
 from tests.integration.lmms_eval.models import save_random
 from tests.integration.lmms_eval.running import TWICE, Run, run
 
-DOCUMENTS = 12
+DOCUMENTS, ASKED_STORIES = 19, 12
+"""prompts about one story: six kinds in 4, 4, 1, 4, 4 and 2 rotations"""
 DYING = '''
 """The reference model, which dies with its fifth answer where a file says so."""
 
@@ -74,11 +80,11 @@ def test_answers_and_their_costs_are_written(alone):
     assert len(alone.answers("planted")) == DOCUMENTS
     assert len(set(alone.answers("planted"))) > 2
     scores = alone.scores("planted")
-    assert set(scores) == {"accuracy", "chance"}
-    assert 0.2 < scores["chance"] < 0.4
+    assert set(scores) == {"accuracy", "single", "chance"}
+    assert scores["chance"] == pytest.approx((4 * 4 / 4 + 2 / 2) / DOCUMENTS)
     for cost in alone.costs("planted"):
-        # K = 2 of 32 frames in focus, 15 tokens each, 2 for every other one
-        assert (cost["tokens"], cost["focus_frames"], cost["frames"], cost["batch"]) == (90, 2, 32, 4)
+        # K = 3 of 32 frames in focus, 15 tokens each, 2 for every other one
+        assert (cost["tokens"], cost["focus_frames"], cost["frames"]) == (103, 3, 32)
         assert min(cost["seconds_encode"], cost["seconds_prefill"]) > 0
     kinds = {sample["accuracy"]["kind"] for sample in alone.samples["planted"]}
     assert kinds == {"salience", "by_question", "detail", "order", "count", "motion"}
@@ -92,19 +98,10 @@ def test_two_processes_give_the_same(place, alone):
     assert "Running on rank 1" in both.log
 
 
-def test_the_baseline_is_one_word_away(place, alone):
-    plain = planted(place, "plain", ",connector=none", "--batch_size", "4")
-    assert plain.results, plain.log[-4000:]
-    assert {(cost["tokens"], cost["focus_frames"]) for cost in plain.costs("planted")} == {(32 * 36, 32)}
-    assert plain.scores("planted")["chance"] == alone.scores("planted")["chance"]
-
-
 def test_a_killed_run_goes_on_where_it_stopped(place, alone):
     weights = fingerprint(ModelArguments.parse(pretrained=str(place.model)))
     more = ("--batch_size", "1", "--use_cache", str(place.work / "cache"))
     options = {"LMMS_CACHE_RUN_ID": "one", "PYTHONPATH": str(place.work)}
-    refused = planted(place, "killed", ",host=dying:load", *more, **options)
-    assert f"expected weights={weights}, the fingerprint of the files, got none" in refused.log
     (place.work / "die").touch()
     killed = planted(place, "killed", f",host=dying:load,weights={weights}", *more, **options)
     assert (killed.status, killed.results) == (-9, {})
@@ -115,3 +112,40 @@ def test_a_killed_run_goes_on_where_it_stopped(place, alone):
     assert [cost is None for cost in resumed.costs("planted")] == [True] * 4 + [False] * (DOCUMENTS - 4)
     assert resumed.answers("planted") == alone.answers("planted")
     assert resumed.scores("planted") == alone.scores("planted")
+
+
+@pytest.mark.skipif(not (checkpoint_folder() / "config.json").is_file(), reason="the study's checkpoint is not shipped")
+def test_the_shipped_model_answers_as_the_study_says(place):
+    """Through files, codec and lmms-eval, and from the stories' own pixels."""
+    from dynfocus_reference import ReferenceModel, ReferenceProcessor
+    from dynfocus_reference.planted.arms import ARMS
+    from dynfocus_reference.planted.evaluation import evaluate
+    from dynfocus_reference.planted.memory import Memory
+    from dynfocus_reference.planted.questions import KINDS
+    from dynfocus_reference.planted.study import TEST_STORIES
+    from dynfocus_reference.planted.world import write_story
+
+    stories = [write_story(TEST_STORIES + number) for number in range(ASKED_STORIES)]
+    model = ReferenceModel.from_pretrained(checkpoint_folder()).eval()
+    processor = ReferenceProcessor.from_pretrained(checkpoint_folder())
+    said = evaluate(ARMS["dynfocus"], model, Memory(model, stories), processor, KINDS)
+    done = run(
+        place.work,
+        "pretrained=planted",
+        "planted",
+        "--limit",
+        str(DOCUMENTS * ASKED_STORIES),
+        "--batch_size",
+        "19",
+        out="shipped",
+        HF_HOME=str(place.home),
+    )
+    assert done.results, done.log[-4000:]
+    found = by_kind([sample["accuracy"] for sample in done.samples["planted"]])
+    scores = done.scores("planted")
+    assert scores["single"] > 2 * scores["chance"]
+    assert found["salience"] > 0.5
+    # A question may fall the other way: files are lossy, and here the connector reads the options too.
+    for kind, score in said.items():
+        assert found[kind] == pytest.approx(score.accuracy, abs=2.5 / ASKED_STORIES), kind
+    assert {cost["tokens"] for cost in done.costs("planted")} == {score.tokens for score in said.values()}
