@@ -120,7 +120,9 @@ def add_export_connector(subparsers: Any) -> None:
 def add_chat(subparsers: Any) -> None:
     """`dynfocus chat`."""
     parser = subparsers.add_parser("chat", help="talk about a video with a trained reference model")
-    parser.add_argument("--model", required=True, help="a model folder, or planted: the small one that comes with the project")
+    parser.add_argument(
+        "--model", required=True, help="a model folder, or planted: the small one that comes with the project"
+    )
     parser.add_argument("--video", required=True, help="a video or image file")
     parser.add_argument("--question", help="one question; without it, questions are read line by line")
     parser.add_argument("--fps", type=float, default=1.0, help="frames per second (default 1)")
