@@ -33,6 +33,7 @@ bench: $(VENV)/.dev
 	$(BIN)/python tests/benchmark/relaxation.py
 	$(BIN)/python tests/benchmark/embedded_encoder.py
 	$(BIN)/python tests/benchmark/long_file.py
+	$(BIN)/dynfocus cost --max-tokens 20000
 	DYNFOCUS_HOSTS_TABLE=docs/results/hosts.md $(BIN)/pytest -q tests/integration/transformers
 
 bench-gpu: $(VENV)/.dev

@@ -112,11 +112,11 @@ def missing(data: ConversationDataset, folder: FeatureFolder, shard: Shard, repo
         try:
             record = data.record(index)
         except BadSampleError as error:
-            report.bad += [str(error)] * (shard.index == 0 and str(error) not in report.bad)
+            report.bad += [str(error)] * (shard.number == 0 and str(error) not in report.bad)
             continue
         if record.modality != "text":
             places.setdefault(folder.place(data.root(index), record), index)
-    mine = sorted(places)[shard.index :: shard.count]
+    mine = sorted(places)[shard.number :: shard.shards]
     wanted = [place for place in mine if not folder.holds(place)]
     report.there = len(mine) - len(wanted)
     return {place: places[place] for place in wanted}

@@ -130,7 +130,7 @@ def test_sampler_groups_modality_and_length():
     sampler = GroupedSampler(modality, length, 8, seed=3)
     drawn = list(sampler)
     assert {draw.epoch for draw in drawn} == {0}
-    order = np.array([draw.index for draw in drawn])
+    order = np.array([draw.sample for draw in drawn])
     assert sorted(order) == list(range(1000))
     full = order[: 1000 // 8 * 8 - 7 * 8 * 3].reshape(-1, 8)
     assert (modality[full] == modality[full[:, :1]]).all()
@@ -138,7 +138,7 @@ def test_sampler_groups_modality_and_length():
     assert spread < 40
     assert list(sampler) == drawn
     sampler.set_epoch(1)
-    assert [draw.index for draw in sampler] != order.tolist()
+    assert [draw.sample for draw in sampler] != order.tolist()
     assert {draw.epoch for draw in sampler} == {1}
     with pytest.raises(ValueError, match=r"batch_size >= 1 .* got 0"):
         GroupedSampler([0], [1], 0)
@@ -219,3 +219,12 @@ def test_converters(name, tmp_path):
     assert [(record.modality, record.path, record.turns) for record in parsed] == CONVERTED[name]
     if name == "webvid-captions":
         assert parsed[0].seconds == 62
+
+
+def test_a_set_is_converted_whole_or_not_at_all(tmp_path):
+    (tmp_path / "input.json").write_text(json.dumps([*PUBLISHED["videochatgpt-100k"], {"q": "What?"}]))
+    (tmp_path / "out.jsonl").write_text("old")
+    with pytest.raises(ValueError, match=r"input\.json' to be videochatgpt-100k as .* got a record without 'a'"):
+        run_verb("convert-data", "videochatgpt-100k", str(tmp_path / "input.json"), str(tmp_path / "out.jsonl"))
+    assert (tmp_path / "out.jsonl").read_text() == "old"
+    assert len(list(tmp_path.iterdir())) == 2
