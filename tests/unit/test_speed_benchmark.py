@@ -80,8 +80,9 @@ def test_ratios_are_those_of_the_medians():
 
 
 def test_the_floor_is_the_longer_of_arithmetic_and_traffic():
-    assert floor_seconds(operation(), RATES) == 2.0
-    assert floor_seconds(operation(traffic=5e8), RATES) == 5.0
+    assert floor_seconds(operation(), RATES, 4) == 2.0
+    assert floor_seconds(operation(traffic=5e8), RATES, 4) == 5.0
+    assert floor_seconds(operation(traffic=5e8), RATES, 2) == 2.5
 
 
 def test_paths_run_in_turn_and_end_with_the_budget():
@@ -194,7 +195,13 @@ def small_result():
         }
     ]
     machine = dict.fromkeys(("processor", "gpu", "threads", "dtype", "clock", "python", "torch", "system"), "")
-    return {"machine": machine, "rows": rows, "prefill": prefill, "command": "make bench"}
+    return {
+        "machine": machine,
+        "rows": rows,
+        "left_out": ["Subtraction · 1 frame"],
+        "prefill": prefill,
+        "command": "make bench",
+    }
 
 
 def test_the_page_says_what_the_json_says(tmp_path):
@@ -205,6 +212,7 @@ def test_the_page_says_what_the_json_says(tmp_path):
     assert "| Addition | 2 frames | 2 G |  | 1 s (±0%) | 2 s (±0%) | **×2** | ×3 | 2 MiB | 4 MiB | 0.5 |" in text
     assert "- Addition, 2 frames: 2 times faster, below the target of 3." in text
     assert "Addition, 4 frames: 4 times" not in text
+    assert "Not measured in this run, for want of time: Subtraction · 1 frame." in text
     assert "| 4 | 1,024 | 160 | 6 s | 2 s | ×3 | 1 GiB → 1 MiB |" in text
     for plot in ("time", "memory", "prefill", "tokens"):
         assert (tmp_path / f"speed_{plot}.svg").read_text().startswith("<?xml")

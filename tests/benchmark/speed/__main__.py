@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -46,11 +47,20 @@ def main() -> None:
         return compare_revisions(rows, arguments.compare, process)
     page = arguments.out or default_page(arguments)
     page.parent.mkdir(parents=True, exist_ok=True)
-    clock = clock_for(setting.device, arguments.threads)
+    clock, start = clock_for(setting.device, arguments.threads), time.monotonic()
     done = json.loads(page.with_suffix(".json").read_text())["rows"] if arguments.resume else []
-    result = {"machine": describe(setting, clock), "command": command(arguments), "rows": done, "prefill": []}
+    result = {
+        "machine": describe(setting, clock),
+        "command": command(arguments),
+        "rows": done,
+        "left_out": [],
+        "prefill": [],
+    }
     with worker(ROOT, EVERY_TENSOR_GIVES_ITS_PAGES_BACK, **process) as memory:
         for group in groups(rows, done):
+            if time.monotonic() - start > 60 * arguments.minutes:
+                result["left_out"] += [row.key for row in group]
+                continue
             measured = measure(group, setting, clock, rates(setting, clock), 1 if arguments.quick else arguments.budget)
             add_memory(memory, group, measured)
             print("\n".join(map(table_row, measured)), flush=True)
@@ -73,6 +83,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--dtype", default="float32")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--budget", type=float, default=15.0, help="seconds for each row")
+    parser.add_argument("--minutes", type=float, default=30.0, help="start no further rows after so many")
     parser.add_argument("--only", default="", help="rows whose name contains this")
     parser.add_argument("--compare", metavar="REVISION")
     parser.add_argument("--resume", action="store_true", help="keep the rows of an interrupted run")

@@ -29,7 +29,9 @@ def measure(
         return rows
     *ours, twin = interleaved([operation for _, operation in green], setting, clock, budget)
     for (row, operation), seconds in zip(green, ours, strict=True):
-        row.update(ours=summary(seconds), twin=summary(twin), floor=floor_seconds(operation, rates))
+        row.update(
+            ours=summary(seconds), twin=summary(twin), floor=floor_seconds(operation, rates, setting.dtype.itemsize)
+        )
         row.update(operation.extras() if operation.extras else {})
         row["ratio"] = row["twin"]["median"] / row["ours"]["median"]
         row["times_floor"] = row["ours"]["median"] / row["floor"]
@@ -79,6 +81,7 @@ def summary(seconds: list[float]) -> dict[str, Any]:
     return {"median": statistics.median(seconds), "quartiles": [low, high], "runs": len(seconds)}
 
 
-def floor_seconds(operation: Operation, rates: dict[str, float]) -> float:
+def floor_seconds(operation: Operation, rates: dict[str, float], bytes_per_number: int) -> float:
     """What the machine's own matrix products, or its own copying, would take."""
-    return max(operation.multiply_adds / rates["multiply_adds"], operation.traffic / rates["copied_bytes"])
+    traffic = operation.traffic * bytes_per_number / 4
+    return max(operation.multiply_adds / rates["multiply_adds"], traffic / rates["copied_bytes"])

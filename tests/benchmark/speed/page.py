@@ -55,6 +55,8 @@ def document(result: Result, name: str) -> Iterable[str]:
         *(table_row(row) for row in result["rows"]),
         "",
     ]
+    if result["left_out"]:
+        yield f"- Not measured in this run, for want of time: {'; '.join(result['left_out'])}."
     notes = [f"- {row['name']}, {row['case']}: {row['note']}." for row in result["rows"] if row["note"]]
     yield from [*missed(result), *notes, ""]
     yield from gradients(result)

@@ -65,7 +65,7 @@ def _operation(name: str, options: dict[str, Any], items: int, k: int, target: f
         inputs=lambda setting: problem(setting, items, k),
         ours=ours,
         twin=twin,
-        agree=lambda mine, theirs: agree(options, items, k),
+        agree=lambda mine, theirs: agree(options, items, k, mine[0].device),
         multiply_adds=0,
         traffic=2 * 4 * SAMPLES * items,
         target=target,
@@ -91,15 +91,15 @@ def variance(options: dict[str, Any], items: int, k: int, repeats: int = 12) -> 
     return (estimates(options, seed=2).var(0).sum() / gradient.square().sum()).item()
 
 
-def agree(options: dict[str, Any], items: int, k: int) -> None:
+def agree(options: dict[str, Any], items: int, k: int, device: torch.device) -> None:
     """With shared noise P is equal; the twin's backward is our diagonal one; the gradient itself meets the exact one.
 
     Random outputs cannot be compared, so the gate draws its own noise; the exact gradient is within reach below 100
     items, beyond them the estimators are held against each other.
     """
-    scores, upstream = problem(Setting(torch.device("cpu"), torch.float32), items, k)
+    scores, upstream = problem(Setting(device, torch.float32), items, k)
     samples = 40 if items > 100 else SAMPLES
-    noise = torch.randn(1, samples, items, generator=torch.Generator().manual_seed(1))
+    noise = torch.randn(1, samples, items, generator=torch.Generator().manual_seed(1)).to(device)
     dense = gradient_of(lambda s: DenseTopK.apply(s, noise, k, SIGMA), scores, upstream)
     ours = gradient_of(lambda s: perturbed_topk(s, k, sigma=SIGMA, noise=noise, gradient="diagonal"), scores, upstream)
     torch.testing.assert_close(ours, dense, rtol=1e-4, atol=1e-4)
