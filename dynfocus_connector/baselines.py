@@ -13,11 +13,15 @@ from dynfocus_connector.config import DynFocusConfig
 from dynfocus_connector.connector import DynFocusConnector, build_connector
 from dynfocus_connector.contracts import CompressedVideo, FrameSelection
 from dynfocus_connector.estimator import DynamicPrototypeEstimator, num_focus_frames
+from dynfocus_connector.event_baseline import EventMerging
 from dynfocus_connector.packing import TokenCounts
 from dynfocus_connector.pooled_baselines import MeanPooling, TokenMerging
+from dynfocus_connector.query_baseline import QueryTokens
 
 FrameChoice = Literal["uniform", "random"]
-Baseline = Literal["uniform", "random", "mean_pooling", "two_tokens", "token_merging", "keep_all"]
+Baseline = Literal[
+    "uniform", "random", "mean_pooling", "two_tokens", "token_merging", "event_merging", "query_tokens", "keep_all"
+]
 
 
 def build_baseline(
@@ -33,8 +37,9 @@ def build_baseline(
     ``"uniform"`` and ``"random"`` put evenly spaced or random frames in focus, with the same cones and rods; only the
     frame indices differ. ``"two_tokens"`` gives every frame its rods (LLaMA-VID's way), ``"mean_pooling"`` averages
     over time and over space (Video-ChatGPT's), ``"token_merging"`` merges the most similar patches of a frame (ToMe's
-    idea), ``"keep_all"`` keeps every patch. For the oracle, pass the frames it knows as `focus_index` to any
-    `DynFocusConnector`.
+    idea), ``"event_merging"`` the patches of an event (Chat-UniVi's idea), ``"query_tokens"`` takes the queries of the
+    text encoder for tokens (BLIP-2's way, frame by frame), ``"keep_all"`` keeps every patch. For the oracle, pass the
+    frames it knows as `focus_index` to any `DynFocusConnector`.
 
     Args:
         name: Which.
@@ -56,6 +61,24 @@ def build_baseline(
         return MeanPooling(config.dim, config.dim_out, projector=config.projector, device=device, dtype=dtype)
     if name == "token_merging":
         return TokenMerging(config.dim, config.dim_out, projector=config.projector, device=device, dtype=dtype)
+    if name == "event_merging":
+        return EventMerging(
+            config.dim,
+            config.dim_out,
+            num_events=config.num_prototypes,
+            neighbors=config.temporal_neighbors,
+            projector=config.projector,
+            device=device,
+            dtype=dtype,
+        )
+    if name == "query_tokens":
+        return QueryTokens(
+            config.dim_text or config.dim,
+            config.dim_out or config.dim,
+            projector=config.projector,
+            device=device,
+            dtype=dtype,
+        )
     connector = build_connector(config, device=device, dtype=dtype)
     if name == "keep_all":
         return OtherPlan(connector, Everything)

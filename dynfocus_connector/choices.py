@@ -12,7 +12,7 @@ Seeding = Literal["farthest", "k-means++", "random"]
 Scorer = Literal["network", "question", "importance"]
 ScoreInput = Literal["largest_norm", "elementwise_max"]
 GradientEstimator = Literal["rao_blackwell", "leave_one_out", "plain", "diagonal"]
-Relaxation = Literal["soft", "straight_through"]
+Relaxation = Literal["soft", "straight_through", "gumbel"]
 
 SpatialOrder = Literal["by_level", "grouped"]
 Fusion = Literal["multi_grained", "concatenation", "cross_attention"]

@@ -26,6 +26,7 @@ from dynfocus_connector.events import Events, find_events
 from dynfocus_connector.pooling import Grid, pool_cells, resolve_grid
 from dynfocus_connector.score import QuestionScoreNetwork, ScoreNetwork, min_max, per_video, text_similarity
 from dynfocus_connector.topk import hard_topk_indices, perturbed_topk
+from dynfocus_connector.topk_gumbel import gumbel_topk
 
 
 def num_focus_frames(num_prototypes: int, focus_ratio: float | int) -> int:
@@ -62,8 +63,9 @@ class DynamicPrototypeEstimator(nn.Module):
         score_input, score_hidden, score_shares_context, score_epsilon: As in `ScoreNetwork` and `min_max`.
         text_weight: With ``"importance"`` and text in the space of the frames: the share of text–event similarity.
         dim_text: Width of the text features, for ``"question"``.
-        sigma, num_samples, gradient: As in `perturbed_topk`.
-        relaxation: ``"soft"`` mixes prototypes in training (the paper), ``"straight_through"`` is hard forward.
+        sigma, num_samples, gradient, gradient_samples: As in `perturbed_topk`.
+        relaxation: ``"soft"`` mixes prototypes in training (the paper), ``"straight_through"`` is hard forward,
+            ``"gumbel"`` mixes by one draw of `gumbel_topk` of scale `sigma`.
 
     Example:
         >>> estimator = DynamicPrototypeEstimator(8, num_prototypes=3, scorer="importance").eval()
@@ -95,6 +97,7 @@ class DynamicPrototypeEstimator(nn.Module):
         sigma: float = 0.1,
         num_samples: int | None = 500,
         gradient: GradientEstimator = "rao_blackwell",
+        gradient_samples: int | None = None,
         relaxation: Relaxation = "soft",
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
@@ -116,6 +119,7 @@ class DynamicPrototypeEstimator(nn.Module):
         self.sigma = sigma
         self.num_samples = num_samples
         self.gradient: GradientEstimator = gradient
+        self.gradient_samples = gradient_samples
         self.relaxation = relaxation
         self.score: ScoreNetwork | QuestionScoreNetwork | None = None
         if scorer == "network":
@@ -307,12 +311,15 @@ class DynamicPrototypeEstimator(nn.Module):
         one_hot = (chosen[..., None] == index).to(scores.dtype)
         if hard:
             return one_hot + scores.flatten()[:0].sum()
+        if self.relaxation == "gumbel":
+            return gumbel_topk(scores, k, scale=self.sigma, generator=generator, mask=mask, max_k=max_k)
         soft = perturbed_topk(
             scores,
             k,
             sigma=self.sigma,
             num_samples=self.num_samples,
             gradient=self.gradient,
+            gradient_samples=self.gradient_samples,
             generator=generator,
             noise=noise,
             mask=mask,

@@ -15,8 +15,14 @@ from dynfocus_connector.pooling import Grid, pool_cells, resolve_grid
 from dynfocus_connector.projector import IdentityProjector, Projector
 
 
-class _PooledBaseline(nn.Module):
-    """Videos one by one through `_pool`, then the projector's F_fine."""
+class PooledBaseline(nn.Module):
+    """Videos one by one through `_pool`, then the projector's F_fine.
+
+    Args:
+        dim: D.
+        dim_out: Width of the tokens, D without one.
+        projector: As in `CompactCooperativeEncoder`.
+    """
 
     def __init__(
         self,
@@ -68,7 +74,7 @@ class _PooledBaseline(nn.Module):
         raise NotImplementedError(f"{type(self).__name__}: expected a subclass that defines _pool.")
 
 
-class MeanPooling(_PooledBaseline):
+class MeanPooling(PooledBaseline):
     """One token per frame (mean over its patches) and one per cell (mean over time): Video-ChatGPT's way.
 
     T + N tokens, or as many as a budget allows: half of it for frames, the rest for the finest square grid of cells
@@ -91,10 +97,10 @@ class MeanPooling(_PooledBaseline):
             cell = torch.arange(side**2, device=video.device)
             frame = torch.cat([frame, spread[cell * len(spread) // side**2]])
             anchor = torch.cat([anchor, cell * patches // side**2])
-        return _in_order(torch.cat(rows), frame, anchor, grid)
+        return in_order(torch.cat(rows), frame, anchor, grid)
 
 
-class TokenMerging(_PooledBaseline):
+class TokenMerging(PooledBaseline):
     """The most similar patches of a frame merge, round after round, until the frame has its share of the budget.
 
     ToMe's bipartite matching, applied to features: patches are split into two alternating sets, each of the first set
@@ -138,7 +144,7 @@ def _merge_once(rows: Tensor, size: Tensor, slot: Tensor, pairs: int) -> tuple[T
     return total / size, size, torch.cat([slot[:, ::2].gather(1, kept), slot[:, 1::2]], dim=1)
 
 
-def _in_order(rows: Tensor, frame: Tensor, anchor: Tensor, grid: Grid) -> tuple[Tensor, Tensor, Tensor]:
+def in_order(rows: Tensor, frame: Tensor, anchor: Tensor, grid: Grid) -> tuple[Tensor, Tensor, Tensor]:
     """Rows by frame, with distinct slots within each."""
     order = frame.argsort(stable=True)
     rows, frame, anchor = rows[order], frame[order], anchor[order]

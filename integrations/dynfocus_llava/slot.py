@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import os
+from collections.abc import Iterator
 from typing import Any, ClassVar, NamedTuple
 
 import torch
@@ -121,14 +123,12 @@ class ConnectorSlot:
             ValueError: more tokens than patches; a budget too small.
         """
         connector: Any = self.dynfocus_connector
-        dtype = next((p.dtype for p in connector.parameters() if p.is_floating_point()), None)
-        if dtype is None:
-            connector.eval()
-            dtype = frames.dtype
+        dtype = next((p.dtype for p in connector.parameters() if p.is_floating_point()), frames.dtype)
         settings = self.dynfocus_settings or Settings()
         budget = settings.budget()
         text = None if text is None or settings.question == "none" else text.to(dtype)
-        batch = connector(frames.to(dtype), text, **({} if budget is None else {"budget": budget}))
+        with deterministic(connector):
+            batch = connector(frames.to(dtype), text, **({} if budget is None else {"budget": budget}))
         if not isinstance(batch, CompressedVideo):
             raise TypeError(
                 f"{type(self).__name__}: expected a connector at vision_resampler, got a {type(connector).__name__} "
@@ -169,6 +169,19 @@ class ConnectorSlot:
             return values
         frames = trained[0].new_zeros(1, 1, 16, self.dynfocus_widths().features)
         return values + 0 * connector(frames).tokens.sum().to(values)
+
+
+@contextlib.contextmanager
+def deterministic(connector: nn.Module) -> Iterator[None]:
+    """A connector without parameters has nothing to train: it runs in evaluation, whatever its flag."""
+    if not connector.training or next(connector.parameters(), None) is not None:
+        yield
+        return
+    connector.eval()
+    try:
+        yield
+    finally:
+        connector.train()
 
 
 def takes_budget(module: nn.Module) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import torch
@@ -104,12 +106,9 @@ def compress_video(
     last = places[-1]
     ids = question_ids(adapter, batch, settings, int(last) // length, int(last) % length)
     text = adapter.model.get_input_embeddings()(ids)[None] if len(ids) else None
-    dtype = next((p.dtype for p in connector.parameters() if p.is_floating_point()), None)
-    if dtype is None:
-        connector.eval()
-        dtype = frames.dtype
+    dtype = next((p.dtype for p in connector.parameters() if p.is_floating_point()), frames.dtype)
     budget = settings.budget()
-    with Stopwatch(frames.device) as stopwatch:
+    with deterministic(connector), Stopwatch(frames.device) as stopwatch:
         video = connector(
             frames[None].to(dtype),
             None if text is None else text.to(dtype),
@@ -119,6 +118,19 @@ def compress_video(
         )
     told = report_video(frames, visual.grid, adapter.joined, video, stopwatch, connector, text is not None)
     return place(visual, places, video), told
+
+
+@contextlib.contextmanager
+def deterministic(connector: nn.Module) -> Iterator[None]:
+    """A connector without parameters has nothing to train: it runs in evaluation, whatever its flag."""
+    if not connector.training or next(connector.parameters(), None) is not None:
+        yield
+        return
+    connector.eval()
+    try:
+        yield
+    finally:
+        connector.train()
 
 
 def place(visual: Visual, places: Int[Tensor, " placeholders"], video: CompressedVideo) -> Kept:

@@ -9,8 +9,11 @@ from typing import Any
 import torch
 
 from dynfocus_transformers.adapters import adapter_for
+from dynfocus_transformers.caches import cache_given, is_filled
 from dynfocus_transformers.compress import compress
 from dynfocus_transformers.gather import spread
+
+ENCODER_OUTPUTS = ("image_outputs", "video_outputs")
 
 
 def forward_compressed(
@@ -28,9 +31,9 @@ def forward_compressed(
     adapter = adapter_for(model)
     if not adapter.has_video(kwargs):
         return join_idle(model, host_forward(**kwargs))
-    if kwargs.get("past_key_values") is not None and kwargs["past_key_values"].get_seq_length():
+    if is_filled(cache_given(kwargs)):
         raise ValueError(
-            "forward: expected the video before anything is cached, got one beside a filled past_key_values. "
+            "forward: expected the video before anything is cached, got one beside a filled cache. "
             "Use generate to continue a conversation."
         )
     settings = model.dynfocus_settings.changed(call)
@@ -39,12 +42,18 @@ def forward_compressed(
     inputs = done.inputs
     if "inputs_embeds" in inputs:
         inputs.pop("input_ids")
-    output = host_forward(**inputs)
+    output = without_encoders(host_forward(**inputs))
     if not done.report:
         return join_idle(model, output)
     if kwargs.get("labels") is not None and settings.expand_logits and not model.training:
         replace(output, "logits", lambda logits: spread(logits, done.gather))
     return output
+
+
+def without_encoders(output: Any) -> Any:
+    """A host's output without what its encoders returned: that went in compressed, and Trainer would take it for
+    predictions."""
+    return type(output)(**{key: value for key, value in output.items() if key not in ENCODER_OUTPUTS})
 
 
 def replace(output: Any, name: str, change: Callable[[torch.Tensor], torch.Tensor]) -> None:

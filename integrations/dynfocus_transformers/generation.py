@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from dynfocus_transformers.adapters import Batch, HostAdapter, adapter_for
+from dynfocus_transformers.caches import CACHE, cache_given, is_filled
 from dynfocus_transformers.checks import check_prompt
 from dynfocus_transformers.compress import compress
 from dynfocus_transformers.gather import Gather, gather_batch, plan_gather
@@ -31,8 +32,8 @@ def generate_compressed(
     if kwargs.get("input_ids") is None and kwargs.get("inputs") is not None:
         kwargs["input_ids"] = kwargs.pop("inputs")
     adapter = adapter_for(model)
-    cache = kwargs.get("past_key_values")
-    cached = cache is not None and cache.get_seq_length() > 0
+    cache = cache_given(kwargs)
+    cached = is_filled(cache)
     if cached and getattr(cache, MEMORY, None) is not None:
         inputs, gather = resume(adapter, kwargs, cache, call)
     elif adapter.has_video(kwargs):
@@ -40,7 +41,7 @@ def generate_compressed(
     else:
         return host_generate(**kwargs)
     result = host_generate(**lengths(model, inputs, kwargs["input_ids"].shape[1] - gather.origin.shape[1]))
-    remember(result, gather)
+    remember(getattr(result, CACHE, None) if cache is None else cache, gather)
     return with_prompt(result, kwargs["input_ids"], gather.origin.shape[1])
 
 
@@ -50,8 +51,8 @@ def begin(
     """A new prompt."""
     if cached:
         raise ValueError(
-            "generate: expected past_key_values from generate(..., return_dict_in_generate=True) of this model, got a "
-            "filled cache that does not say which video tokens it holds."
+            "generate: expected the cache from generate(..., return_dict_in_generate=True) of this model, got "
+            "one that does not say which video tokens it holds."
         )
     chunk = getattr(kwargs.get("generation_config"), "prefill_chunk_size", None) or kwargs.get("prefill_chunk_size")
     if chunk and not adapter.takes_encoder_outputs:
@@ -69,7 +70,7 @@ def resume(adapter: HostAdapter, kwargs: Batch, cache: Any, call: Mapping[str, A
     if call and call.get("question") == "last":
         raise ValueError(
             "generate: expected question 'first' or 'none' with a cached prefix, got 'last': other video tokens would "
-            "invalidate the cache. Drop past_key_values to ask anew."
+            "invalidate the cache. Drop the cache to ask anew."
         )
     check_prompt(kwargs)
     known = getattr(cache, MEMORY)
@@ -88,9 +89,8 @@ def resume(adapter: HostAdapter, kwargs: Batch, cache: Any, call: Mapping[str, A
     return short, gather
 
 
-def remember(result: Any, gather: Gather) -> None:
-    """Note in the returned cache which tokens of the prompt it holds."""
-    cache = getattr(result, "past_key_values", None)
+def remember(cache: Any | None, gather: Gather) -> None:
+    """Note in a cache that outlives the call which tokens of the prompt it holds."""
     if cache is not None and not isinstance(cache, tuple):
         setattr(cache, MEMORY, gather.kept)
 

@@ -112,8 +112,9 @@ def _summarise(
 
 def _what_is_missing(container: Any, stream: Any, found: int, reached: float, broken: bool) -> tuple[float, str | None]:
     """The readable share, and a sentence when it is less than everything."""
-    # MP4 lists every frame in its index; stream.frames would also count those that an edit list hides.
-    listed = len(stream.index_entries) if "mp4" in container.format.name.split(",") else 0
+    # MP4 lists every frame in its index; stream.frames would also count those that an edit list hides. PyAV below 17.1
+    # does not show the index: seconds, below, tell what is missing then.
+    listed = len(getattr(stream, "index_entries", ())) if "mp4" in container.format.name.split(",") else 0
     if listed > found:
         return found / listed, f"truncated: {found} of {listed} frames ({found / listed:.0%}) can be read"
     if container.duration is None:

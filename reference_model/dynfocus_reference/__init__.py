@@ -6,6 +6,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from dynfocus_reference.chat import Conversation as Conversation
     from dynfocus_reference.config import ReferenceConfig as ReferenceConfig
     from dynfocus_reference.config import preset as preset
     from dynfocus_reference.model import ReferenceModel as ReferenceModel
@@ -13,13 +14,14 @@ if TYPE_CHECKING:
     from dynfocus_reference.vision import VisionTower as VisionTower
 
 _HOMES = {
+    "Conversation": "chat",
     "ReferenceConfig": "config",
     "preset": "config",
     "ReferenceModel": "model",
     "ReferenceProcessor": "processing",
     "VisionTower": "vision",
 }
-__all__ = ["ReferenceConfig", "ReferenceModel", "ReferenceProcessor", "VisionTower", "preset"]
+__all__ = ["Conversation", "ReferenceConfig", "ReferenceModel", "ReferenceProcessor", "VisionTower", "preset"]
 
 
 def __getattr__(name: str) -> Any:

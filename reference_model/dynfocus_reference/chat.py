@@ -18,11 +18,15 @@ from dynfocus_connector.events import Events
 from dynfocus_reference.data.conversation import Template, encode
 from dynfocus_reference.data.records import Turn
 from dynfocus_reference.model import ReferenceModel
+from dynfocus_reference.planted import checkpoint_folder
 from dynfocus_reference.processing import ReferenceProcessor
 from dynfocus_video.reader import VideoFrames
 from dynfocus_video.report import VideoReport, write_report
 from dynfocus_video.sampling import Sampling
 from dynfocus_video.thumbnails import thumbnail
+
+PLANTED = "planted"
+"""As a model's name: the shipped one, which knows only the rendered world of `dynfocus_reference.planted`"""
 
 
 class Conversation:
@@ -139,8 +143,9 @@ def write_chat_report(path: str, talk: Conversation, title: str, clip: VideoFram
 def run(arguments: argparse.Namespace) -> int:
     """Answer one question, or talk until the input ends."""
     dtype = getattr(torch, arguments.dtype)
-    model = ReferenceModel.from_pretrained(arguments.model, dtype=dtype).eval().to(arguments.device)
-    processor = ReferenceProcessor.from_pretrained(arguments.model)
+    folder = checkpoint_folder() if arguments.model == PLANTED else arguments.model
+    model = ReferenceModel.from_pretrained(folder, dtype=dtype).eval().to(arguments.device)
+    processor = ReferenceProcessor.from_pretrained(folder)
     sampling = Sampling(fps=arguments.fps, rule="index")
     clip = processor.read(arguments.video, sampling, max_frames=arguments.max_frames)
     talk = Conversation(model, processor, clip.frames)

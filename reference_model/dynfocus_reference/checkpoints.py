@@ -134,12 +134,38 @@ def load_exactly(
         for key in sorted(own.keys() & state.keys())
         if own[key].shape != state[key].shape
     ]
-    if missing or extra or shapes:
-        kinds = (("missing", missing), ("extra", extra), ("mis-shaped", shapes))
-        told = "; ".join(f"{len(names)} {kind}: {', '.join(names[:3])}" for kind, names in kinds if names)
+    if told := _told(missing, extra, shapes):
         raise ValueError(
             f"load_exactly: expected {str(source)!r} to hold the weights of the {part} and no others, got {told}. "
             f"Is it the checkpoint of this part and of these sizes?"
         )
     module.load_state_dict(state)
     return LoadReport(part, str(source), len(state), aside)
+
+
+def expect_all_loaded(info: dict[str, Any], who: str, source: object, tolerate: str = "$^") -> None:
+    """Refuse what transformers goes on with.
+
+    Args:
+        info: Of `from_pretrained(..., output_loading_info=True, ignore_mismatched_sizes=True)`.
+        who, source: For messages.
+        tolerate: Names of tensors that may be missing or extra, as a regular expression.
+
+    Raises:
+        ValueError: missing, extra or mis-shaped tensors, each kind counted and named.
+    """
+    missing, extra = (
+        sorted(name for name in info.get(kind, ()) if not re.fullmatch(tolerate, name))
+        for kind in ("missing_keys", "unexpected_keys")
+    )
+    shapes = sorted(
+        f"{name} {tuple(found)} instead of {tuple(wanted)}" for name, found, wanted in info.get("mismatched_keys", ())
+    )
+    if told := _told(missing, extra, shapes):
+        raise ValueError(f"{who}: expected the weights in {str(source)!r} to fit their config.json, got {told}.")
+
+
+def _told(missing: list[str], extra: list[str], shapes: list[str]) -> str:
+    """How many of each kind, and the first of them."""
+    kinds = (("missing", missing), ("extra", extra), ("mis-shaped", shapes))
+    return "; ".join(f"{len(names)} {kind}: {', '.join(names[:3])}" for kind, names in kinds if names)

@@ -43,7 +43,9 @@ def add_check_data(subparsers: Any) -> None:
     parser = subparsers.add_parser("check-data", help="read a whole training set before a run does")
     parser.add_argument("file", help=".json or .jsonl in LLaVA format")
     parser.add_argument("--root", default=".", help="folder below which images and videos lie")
-    parser.add_argument("--max-words", type=int, help="report longer samples")
+    parser.add_argument("--model", help="a model folder: its tokenizer measures samples, over-long ones are bad")
+    parser.add_argument("--max-length", type=int, default=2048, help="with --model, in text tokens (default 2048)")
+    parser.add_argument("--template", default="vicuna_v1", choices=("vicuna_v1", "plain"), help="with --model")
     parser.add_argument("--workers", type=int, default=4, help="threads that decode (default 4)")
     parser.set_defaults(run=_later("data.check"))
 
@@ -97,6 +99,16 @@ def add_train(subparsers: Any) -> None:
     train_arguments(parser).set_defaults(run=_later("train"))
 
 
+def add_probe(subparsers: Any) -> None:
+    """`dynfocus probe`."""
+    parser = subparsers.add_parser("probe", help="what a trained stage loses when it is shown other videos")
+    parser.add_argument("config", help="a .yaml file, or a named run such as stage1")
+    parser.add_argument("changes", nargs="*", metavar="key=value", help="such as init_from_stage1=DIR carry=all")
+    parser.add_argument("--samples", type=int, default=64, help="how many (default 64)")
+    parser.add_argument("--device", help="default cuda where there is one")
+    parser.set_defaults(run=_later("training.probe"))
+
+
 def add_export_connector(subparsers: Any) -> None:
     """`dynfocus export-connector`."""
     parser = subparsers.add_parser("export-connector", help="the trained connector alone, as a folder")
@@ -108,7 +120,9 @@ def add_export_connector(subparsers: Any) -> None:
 def add_chat(subparsers: Any) -> None:
     """`dynfocus chat`."""
     parser = subparsers.add_parser("chat", help="talk about a video with a trained reference model")
-    parser.add_argument("--model", required=True, help="a model folder")
+    parser.add_argument(
+        "--model", required=True, help="a model folder, or planted: the small one that comes with the project"
+    )
     parser.add_argument("--video", required=True, help="a video or image file")
     parser.add_argument("--question", help="one question; without it, questions are read line by line")
     parser.add_argument("--fps", type=float, default=1.0, help="frames per second (default 1)")
@@ -118,3 +132,16 @@ def add_chat(subparsers: Any) -> None:
     parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16", "float16"))
     parser.add_argument("--report", help="write the page of `dynfocus compress` here")
     parser.set_defaults(run=_later("chat"))
+
+
+def add_cost(subparsers: Any) -> None:
+    """`dynfocus cost`."""
+    parser = subparsers.add_parser("cost", help="time, tokens and memory with and without DPE and CCE")
+    parser.add_argument("--model", choices=PRESET_NAMES, help="default paper-7b on a GPU, tiny on a CPU")
+    parser.add_argument("--device", help="default cuda where there is one")
+    parser.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), help="default bfloat16 on a GPU")
+    parser.add_argument("--frames", type=int, nargs="+", default=[32, 100, 200, 1000], help="lengths of the videos")
+    parser.add_argument("--repeats", type=int, default=3, help="the fastest of so many counts (default 3)")
+    parser.add_argument("--max-tokens", type=int, help="leave out rows of more visual tokens")
+    parser.add_argument("--out", default="docs/results/cost.md", help="the page (default docs/results/cost.md)")
+    parser.set_defaults(run=_later("cost.table"))

@@ -13,6 +13,7 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from dynfocus_connector import CompressedVideo, build_connector
 from dynfocus_connector.splicing import SplicedPrompt, splice
+from dynfocus_reference.checkpoints import expect_all_loaded
 from dynfocus_reference.config import IGNORED_LABEL, ReferenceConfig
 from dynfocus_reference.freezing import FrozenParts
 from dynfocus_reference.qformer import QuestionFormer
@@ -67,17 +68,9 @@ class ReferenceModel(FrozenParts, Watching, PreTrainedModel, GenerationMixin):
         Raises:
             ValueError: the weights do not fit the configuration.
         """
-        model, info = super().from_pretrained(path, *args, output_loading_info=True, **kwargs)
-        bad = {
-            kind: sorted(map(str, info.get(kind, ())))
-            for kind in ("missing_keys", "unexpected_keys", "mismatched_keys")
-        }
-        if any(bad.values()):
-            told = ", ".join(f"{len(names)} {kind.split('_')[0]} {names[:3]}" for kind, names in bad.items() if names)
-            raise ValueError(
-                f"ReferenceModel.from_pretrained: expected the weights in {str(path)!r} to fit their config.json, "
-                f"got {told}. Write the folder with save_pretrained or `dynfocus convert-weights`."
-            )
+        kwargs |= {"output_loading_info": True, "ignore_mismatched_sizes": True}
+        model, info = super().from_pretrained(path, *args, **kwargs)
+        expect_all_loaded(info, "ReferenceModel.from_pretrained", path)
         return (model, info) if output_loading_info else model
 
     def get_input_embeddings(self) -> nn.Module:

@@ -46,6 +46,7 @@ class ReferenceProcessor:
         self.qformer_tokenizer = qformer_tokenizer
         self.size = FrameSize(config.image_size, config.image_size)
         self.mean = tuple(config.image_mean)
+        self.max_question = min(MAX_QUESTION, config.qformer_config.max_position_embeddings)
 
     def read(
         self,
@@ -82,7 +83,7 @@ class ReferenceProcessor:
     def question(self, text: str) -> Int[Tensor, " length"]:
         """A question for the Q-Former: newlines become spaces; of a long one the end is kept."""
         one_line = " ".join(text.split())
-        ids = self.qformer_tokenizer(one_line, truncation=True, max_length=MAX_QUESTION)["input_ids"]
+        ids = self.qformer_tokenizer(one_line, truncation=True, max_length=self.max_question)["input_ids"]
         return torch.tensor(ids or [self.qformer_tokenizer.pad_token_id], dtype=torch.long)
 
     def save_pretrained(self, folder: str | os.PathLike[str], **kwargs: Any) -> None:

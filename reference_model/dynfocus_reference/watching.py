@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from dynfocus_connector import CompressedVideo, DynFocusConnector
+from dynfocus_connector import CompressedVideo, DynFocusConnector, TokenBudget
 from dynfocus_reference.config import ReferenceConfig
 from dynfocus_reference.qformer import QuestionFormer
 from dynfocus_reference.vision import VisionTower
@@ -54,14 +54,14 @@ class Watching(nn.Module):
         """V: the tower's tokens without class and register tokens."""
         return tokens[..., self.vision.num_tokens - self.vision.num_patches :, :]
 
-    def compress(self, visuals: Visuals) -> CompressedVideo:
-        """The tokens of every placeholder, in order."""
+    def compress(self, visuals: Visuals, budget: TokenBudget | None = None) -> CompressedVideo:
+        """The tokens of every placeholder, in order; `budget` is per placeholder."""
         tokens = self.see(visuals.frames) if visuals.frames.ndim == 4 else visuals.frames
         tokens = tokens.to(self.dtype)
         frame, placeholder, mask = visuals.rows()
         rows = tokens[frame]
         text = self.ask(rows, visuals.question_ids[placeholder], visuals.question_mask[placeholder])
-        return self.connector(pad_rows(self.patches(rows), mask), pad_rows(text, mask), frame_mask=mask)
+        return self.connector(pad_rows(self.patches(rows), mask), pad_rows(text, mask), frame_mask=mask, budget=budget)
 
     def nothing_to_see(self) -> CompressedVideo:
         """A video without tokens that has passed every part: text-only batches stay in step with the others."""

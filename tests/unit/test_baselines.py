@@ -27,6 +27,12 @@ def frames() -> Tensor:
 
 
 @pytest.fixture
+def text() -> Tensor:
+    """Queries of every frame."""
+    return torch.randn(2, FRAMES, 3, DIM, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.fixture
 def mask() -> Tensor:
     """The second video is padded in front."""
     mask = torch.ones(2, FRAMES, dtype=torch.bool)
@@ -45,9 +51,9 @@ def assert_well_formed(video: CompressedVideo) -> None:
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("budget", BUDGETS, ids=str)
 def test_contract(
-    name: Baseline, budget: TokenBudget | None, config: DynFocusConfig, frames: Tensor, mask: Tensor
+    name: Baseline, budget: TokenBudget | None, config: DynFocusConfig, frames: Tensor, text: Tensor, mask: Tensor
 ) -> None:
-    video = build_baseline(name, config).eval()(frames, frame_mask=mask, budget=budget)
+    video = build_baseline(name, config).eval()(frames, text, frame_mask=mask, budget=budget)
     assert_well_formed(video)
     assert video.tokens.shape[1] == DIM
     assert video.tokens.isfinite().all()
@@ -58,11 +64,11 @@ def test_contract(
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("budget", BUDGETS, ids=str)
 def test_a_batch_is_its_videos_one_by_one(
-    name: Baseline, budget: TokenBudget | None, config: DynFocusConfig, frames: Tensor, mask: Tensor
+    name: Baseline, budget: TokenBudget | None, config: DynFocusConfig, frames: Tensor, text: Tensor, mask: Tensor
 ) -> None:
     model = build_baseline(name, config).eval()
-    together = model(frames, frame_mask=mask, budget=budget).split()[1]
-    alone = model(frames[1:, 10:], budget=budget)
+    together = model(frames, text, frame_mask=mask, budget=budget).split()[1]
+    alone = model(frames[1:, 10:], text[1:, 10:], budget=budget)
     torch.testing.assert_close(together.tokens, alone.tokens)
     assert together.frame_index.tolist() == alone.frame_index.tolist()
     assert together.anchor.tolist() == alone.anchor.tolist()
@@ -146,11 +152,35 @@ def test_keep_all_is_everything(config: DynFocusConfig, frames: Tensor) -> None:
     assert torch.equal(video.tokens, frames.flatten(0, 2))
 
 
-@pytest.mark.parametrize("name", ["mean_pooling", "token_merging", "two_tokens", "uniform"])
+def test_events_share_tokens_that_are_means_of_their_patches() -> None:
+    """Two events of three and two copies of a frame of four different patches: one token for each patch of each."""
+    shots = torch.randn(2, 4, DIM, generator=torch.Generator().manual_seed(2))
+    video = torch.cat([shots[:1].expand(3, -1, -1), shots[1:].expand(2, -1, -1)])[None]
+    config = DynFocusConfig.training_free(dim=DIM, num_prototypes=2, temporal_neighbors=2)
+    merged = build_baseline("event_merging", config)(video, budget=TokenBudget(max_tokens=8))
+    torch.testing.assert_close(
+        torch.tensor(sorted(merged.tokens.tolist())), torch.tensor(sorted(shots.flatten(0, 1).tolist()))
+    )
+    assert merged.frame_index.tolist() == sorted(merged.frame_index.tolist())
+    assert (merged.frame_index < 3).sum() == 4
+
+
+def test_query_tokens_are_the_first_queries_of_every_frame(
+    config: DynFocusConfig, frames: Tensor, text: Tensor
+) -> None:
+    video = build_baseline("query_tokens", config)(frames, text, budget=TokenBudget(max_tokens=2 * FRAMES + 1))
+    assert torch.equal(video.tokens, text[:, :, :2].flatten(0, 2))
+    assert video.tokens_per_frame()[0].tolist() == [2] * FRAMES
+
+
+RIVALS = ["mean_pooling", "token_merging", "event_merging", "query_tokens", "two_tokens", "uniform"]
+
+
+@pytest.mark.parametrize("name", RIVALS)
 def test_a_trained_rival_has_the_connectors_width(name: Baseline, frames: Tensor) -> None:
     config = DynFocusConfig.paper(dim=DIM, dim_out=10, dim_text=5, num_samples=4)
     model = build_baseline(name, config).train()
-    video = model(frames, torch.randn(2, 3, 5))
+    video = model(frames, torch.randn(2, FRAMES, 3, 5))
     assert video.tokens.shape[1] == 10
     video.tokens.square().sum().backward()
     assert all(p.grad is not None for p in model.parameters())
@@ -158,12 +188,18 @@ def test_a_trained_rival_has_the_connectors_width(name: Baseline, frames: Tensor
 
 @pytest.mark.parametrize(
     ("name", "match"),
-    [("two_tokens", "at least 2 tokens"), ("token_merging", "at least 1 token"), ("mean_pooling", "at least 1 token")],
+    [
+        ("two_tokens", "at least 2 tokens"),
+        ("token_merging", "at least 1 token"),
+        ("mean_pooling", "at least 1 token"),
+        ("event_merging", "at least 1 token"),
+        ("query_tokens", "at least 1 token"),
+    ],
 )
 def test_budgets_too_small(name: Baseline, match: str, config: DynFocusConfig) -> None:
     budget = TokenBudget(max_tokens=1) if name == "two_tokens" else TokenBudget(ratio=0.001)
     with pytest.raises(ValueError, match=match):
-        build_baseline(name, config)(torch.randn(1, 4, PATCHES, DIM), budget=budget)
+        build_baseline(name, config)(torch.randn(1, 4, PATCHES, DIM), torch.randn(1, 4, 1, DIM), budget=budget)
 
 
 def test_unknown_name(config: DynFocusConfig) -> None:

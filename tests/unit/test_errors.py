@@ -38,9 +38,12 @@ from dynfocus_connector import (
     splice,
     weighted_kmeans,
 )
+from dynfocus_connector.event_baseline import EventMerging
 from dynfocus_connector.packing import TokenCounts
-from dynfocus_connector.pooled_baselines import MeanPooling, TokenMerging, _PooledBaseline
+from dynfocus_connector.pooled_baselines import MeanPooling, PooledBaseline, TokenMerging
 from dynfocus_connector.pooling import resolve_grid
+from dynfocus_connector.query_baseline import QueryTokens
+from dynfocus_connector.topk_gumbel import gumbel_topk
 from tests.arms import small, video
 
 CORE = Path(dynfocus_connector.__file__).parent
@@ -119,7 +122,19 @@ ROWS = [
         lambda: TokenMerging(6, projector=None)(video(), budget=TokenBudget(ratio=0.001)),
         r"at least 1 token, got 0",
     ),
-    Row("abstract", lambda: _PooledBaseline(6)(video().float()), r"a subclass that defines _pool", NotImplementedError),
+    Row(
+        "event merging",
+        lambda: EventMerging(6, projector=None)(video(), budget=TokenBudget(ratio=0.001)),
+        r"at least 1 token, got 0",
+    ),
+    Row(
+        "query tokens",
+        lambda: QueryTokens(6, 6)(video(), torch.zeros(1, 5, 2, 6), budget=TokenBudget(ratio=0.001)),
+        r"at least 1 token, got 0",
+    ),
+    Row("queries per video", lambda: QueryTokens(6, 6)(video(), torch.zeros(1, 2, 6)), r"got \(1, 2, 6\)"),
+    Row("temperature", lambda: gumbel_topk(torch.zeros(1, 3), 1, temperature=0.0), r"> 0, got 0.1 and 0.0"),
+    Row("abstract", lambda: PooledBaseline(6)(video().float()), r"a subclass that defines _pool", NotImplementedError),
     Row("no budget", TokenBudget, r"got max_tokens=None and ratio=None"),
     Row("two budgets", lambda: TokenBudget(5, 0.5), r"got max_tokens=5 and ratio=0.5"),
     Row("no tokens", lambda: TokenBudget(0), r"max_tokens >= 1, got 0"),
@@ -268,6 +283,12 @@ ROWS = [
         "noise of nothing",
         lambda: perturbed_topk(SCORES, 2, num_samples=None, noise=torch.zeros(2, 3, 4)),
         r"got noise of shape \(2, 3, 4\)",
+    ),
+    Row("gradient samples", lambda: perturbed_topk(SCORES, 2, gradient_samples=501), r"<= 500 samples, got 501"),
+    Row(
+        "samples of another gradient",
+        lambda: perturbed_topk(SCORES, 2, gradient="plain", gradient_samples=9),
+        r"'rao_blackwell', got 9 with 'plain'",
     ),
     Row("scores", lambda: perturbed_topk(SCORES[0], 2), r"\[batch prototypes\], got \(4,\)"),
     Row(

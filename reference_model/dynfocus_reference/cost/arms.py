@@ -16,7 +16,9 @@ ARMS: tuple[Arm, ...] = get_args(Arm)
 
 
 class TwoTokens(nn.Module):
-    """Two tokens for every frame, its mean and what the question finds in its patches; nothing is selected.
+    """Two tokens for every frame, its mean and what the question finds in its patches; nothing is clustered.
+
+    `build_baseline("two_tokens")` has the same number of tokens, but makes its rods from G_t and so pays for S-DPC.
 
     **Source**: Table 8, "w/o DPE + CCE": as LLaMA-VID does. Rods and projector are the connector's own.
     """
@@ -24,6 +26,10 @@ class TwoTokens(nn.Module):
     def __init__(self, connector: DynFocusConnector) -> None:
         super().__init__()
         self.rods, self.projector = connector.encoder.rods, connector.encoder.projector
+
+    def num_tokens(self, num_frames: int, num_patches: int) -> int:
+        """Tokens of one video."""
+        return 2 * num_frames
 
     def forward(
         self,
@@ -39,11 +45,15 @@ class TwoTokens(nn.Module):
 
 
 class EveryPatch(nn.Module):
-    """Every patch of every frame, through F_fine."""
+    """Every patch of every frame, through F_fine; the question is not looked at."""
 
     def __init__(self, connector: DynFocusConnector) -> None:
         super().__init__()
-        self.projector = connector.encoder.projector
+        self.fine = connector.encoder.projector.content
+
+    def num_tokens(self, num_frames: int, num_patches: int) -> int:
+        """Tokens of one video."""
+        return num_frames * num_patches
 
     def forward(
         self,
@@ -53,7 +63,7 @@ class EveryPatch(nn.Module):
         frame_mask: Bool[Tensor, "batch frames"],
     ) -> CompressedVideo:
         """As `DynFocusConnector`."""
-        return pack(self.projector.fine(frames), frame_mask, TokenKind.CONE)
+        return pack(self.fine(frames), frame_mask, TokenKind.CONE)
 
 
 def pack(
@@ -73,20 +83,3 @@ def become(model: ReferenceModel, arm: Arm) -> None:
     """Replace the model's connector; what an arm has no use for is gone."""
     if arm != "dynfocus":
         model.connector = {"two_tokens": TwoTokens, "every_patch": EveryPatch}[arm](model.connector)
-
-
-def visual_tokens(config: Any, arm: Arm, frames: int, patches: int) -> int:
-    """How many tokens the language model reads for a video, before anything is built.
-
-    Args:
-        config: The connector's `DynFocusConfig`.
-        arm: Which.
-        frames, patches: Of the video, of a frame.
-    """
-    if arm == "every_patch":
-        return frames * patches
-    if arm == "two_tokens":
-        return 2 * frames
-    from dynfocus_connector import build_connector
-
-    return build_connector(config, device="meta").num_tokens(frames, patches)

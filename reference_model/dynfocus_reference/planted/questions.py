@@ -13,7 +13,6 @@ from dynfocus_reference.planted.world import SIGN, Story
 Kind = Literal["salience", "by_question", "detail", "order", "count", "motion"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 TEMPORAL: tuple[Kind, ...] = ("order", "count", "motion")
-PLACES = ("left", "middle", "right")
 NUMBERS = ("one", "two", "three", "four")
 
 
@@ -32,7 +31,7 @@ class Question(NamedTuple):
 def ask(story: Story, kind: Kind, seed: int) -> Question:
     """A question of a kind, drawn from the seed.
 
-    ``salience``: a tile of the sign. ``by_question``: a tile of the coloured board that the question names.
+    ``salience``: the left tile of the sign. ``by_question``: that of the coloured board that the question names.
     ``detail``: all symbols of the sign, in order. ``order``: the first or last scene, or the one behind another.
     ``count``: how often the lamp shines. ``motion``: where the ball goes.
 
@@ -53,21 +52,21 @@ def ask(story: Story, kind: Kind, seed: int) -> Question:
     name = SIGN if kind != "by_question" else str(random.choice(colored)) if colored else "any coloured board"
     if name not in story.boards:
         raise ValueError(f"ask: expected a story that shows {name!r} for kind {kind!r}, got {sorted(story.boards)}.")
-    return _board(story, kind, name, random)
+    return about_board(story, kind, name, random)
 
 
-def _board(story: Story, kind: Kind, name: str, random: np.random.Generator) -> Question:
+def about_board(story: Story, kind: Kind, name: str, random: np.random.Generator) -> Question:
+    """The left tile of a board, or all of it (`detail`)."""
     scene = story.boards[name]
     assert scene.board is not None
     symbols, evidence = scene.board.symbols, (scene.start, scene.stop)
     thing = "sign" if name == SIGN else f"{name} board"
     if kind == "detail":
         return Question(kind, f"What does the {thing} say?", " ".join(symbols), evidence=evidence)
-    place = int(random.integers(3))
-    answer = symbols[place]
+    answer = symbols[0]
     near = [symbol for symbol in symbols if symbol != answer]
     far = str(random.choice([symbol for symbol in SYMBOLS if symbol not in symbols]))
-    text = f"What is on the {PLACES[place]} of the {thing}?"
+    text = f"What is on the left of the {thing}?"
     return Question(kind, text, answer, tuple(str(s) for s in random.permutation([*near, far])), evidence)
 
 

@@ -4,24 +4,31 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
+from torch import Tensor
 from transformers import InstructBlipQFormerConfig, LlamaConfig
 
+from dynfocus_reference.checkpoints import load_exactly
 from dynfocus_reference.config import ReferenceConfig
-from dynfocus_reference.planted.vocabulary import word_tokenizer, words
+from dynfocus_reference.model import ReferenceModel
+from dynfocus_reference.planted.vocabulary import question_tokenizer, word_tokenizer, words
 from dynfocus_reference.planted.world import SIDE
 from dynfocus_reference.processing import ReferenceProcessor
 
-DIM, WIDTH, QUERIES = 64, 96, 4
+DIM, WIDTH, QUERIES = 64, 96, 2
 CONNECTOR: dict[str, Any] = {
-    "num_prototypes": 8,
-    "focus_ratio": 0.25,
+    "num_prototypes": 15,
+    "focus_ratio": 0.2,
     "pool_grid": 3,
     "distance_scale": "max",
     "spatial_prototypes": (4, 2),
     "spatial_neighbors": (4, 2),
     "num_samples": 100,
 }
-"""K = 2 of L = 8 events; 9 + 4 + 2 = 15 tokens of 36 patches for a cone frame, 2 for a rod frame"""
+"""K = 3 of L = 15 events; 9 + 4 + 2 = 15 tokens of 36 patches for a cone frame, 2 for a rod frame"""
+
+FEATURE_SCALE = 9.0
+"""the deviation of the tower's features"""
 
 
 def planted_config(**connector: Any) -> ReferenceConfig:
@@ -35,10 +42,11 @@ def planted_config(**connector: Any) -> ReferenceConfig:
         vocab_size=len(words()),
         hidden_size=WIDTH,
         intermediate_size=256,
-        num_hidden_layers=3,
+        num_hidden_layers=2,
         num_attention_heads=4,
         num_key_value_heads=4,
         max_position_embeddings=4096,
+        initializer_range=0.1,
         tie_word_embeddings=False,
         pad_token_id=0,
         bos_token_id=1,
@@ -46,12 +54,13 @@ def planted_config(**connector: Any) -> ReferenceConfig:
     )
     qformer = InstructBlipQFormerConfig(
         vocab_size=len(words()),
-        hidden_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        intermediate_size=128,
+        hidden_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=64,
         encoder_hidden_size=DIM,
         max_position_embeddings=64,
+        initializer_range=0.1,
     )
     return ReferenceConfig(
         vision_name="vit_tiny_patch16_224",
@@ -64,6 +73,24 @@ def planted_config(**connector: Any) -> ReferenceConfig:
     )
 
 
+def planted_model(seed: int, tower: dict[str, Tensor] | None = None, **connector: Any) -> ReferenceModel:
+    """The model with weights drawn from a seed, and a tower that sees.
+
+    The first layers of the projector are divided by `FEATURE_SCALE`, so that its outputs begin at the size of the
+    language model's embeddings.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = ReferenceModel(planted_config(**connector))
+    if tower is not None:
+        load_exactly(model.vision, tower, part="vision tower", source="the study's tower")
+    projector = model.connector.encoder.projector
+    with torch.no_grad():
+        projector.content[0].weight /= FEATURE_SCALE
+        projector.context.weight /= FEATURE_SCALE
+    return model
+
+
 def planted_processor(config: ReferenceConfig | None = None) -> ReferenceProcessor:
     """Reads the words of this world."""
-    return ReferenceProcessor(word_tokenizer(), word_tokenizer(), config or planted_config())
+    return ReferenceProcessor(word_tokenizer(), question_tokenizer(), config or planted_config())

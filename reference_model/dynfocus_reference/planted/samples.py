@@ -1,69 +1,100 @@
-"""Stories and questions as samples of training and evaluation, from the tower's tokens computed before."""
+"""Questions about stories as batches of training and evaluation."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Int
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.nn.utils.rnn import pad_sequence
 
-from dynfocus_reference.data.conversation import encode
+from dynfocus_reference.config import IGNORED_LABEL
+from dynfocus_reference.data.conversation import Place, encode
 from dynfocus_reference.data.records import Turn
-from dynfocus_reference.model import ReferenceModel
-from dynfocus_reference.planted.questions import Kind, ask, rotations
-from dynfocus_reference.planted.world import Story, render
+from dynfocus_reference.planted.questions import Kind, Question, ask, rotations
+from dynfocus_reference.planted.world import Story
 from dynfocus_reference.processing import ReferenceProcessor
 
 
-@torch.no_grad()
-def look(model: ReferenceModel, stories: Sequence[Story]) -> Float[Tensor, "stories frames all dim"]:
-    """The frozen tower's tokens of every frame, in half precision."""
-    return torch.stack([model.see(torch.from_numpy(render(story))).half() for story in stories])
+class Sample(NamedTuple):
+    """One question about one story."""
+
+    story: int
+    question: Question
+    input_ids: Int[Tensor, " length"]
+    labels: Int[Tensor, " length"]
+    asked: Int[Tensor, " words"]
+    """for the Q-Former"""
 
 
-def encoded(prompt: str, answer: str | None, processor: ReferenceProcessor, place: str = "front") -> dict[str, Any]:
-    """One question about one visual input, as `ConversationDataset` gives it, without its frames."""
-    turn = Turn(prompt, answer, True)
-    text = encode([turn], processor.tokenizer, places=[place])  # type: ignore[list-item]
-    questions = [processor.question(question) for question in text.questions]
-    return {"input_ids": text.input_ids, "labels": text.labels, "questions": questions}
+class Batch(NamedTuple):
+    """Samples, padded at the end."""
+
+    story: Int[Tensor, " batch"]
+    questions: tuple[Question, ...]
+    input_ids: Int[Tensor, "batch length"]
+    attention_mask: Int[Tensor, "batch length"]
+    labels: Int[Tensor, "batch length"]
+    asked: Int[Tensor, "batch words"]
+    asked_mask: Bool[Tensor, "batch words"]
 
 
-class PlantedSamples(Dataset):
-    """Question after question, of kinds in turn, about stories drawn at random; item i is the same in every run.
+def sample(
+    story: int, question: Question, prompt: str, processor: ReferenceProcessor, place: Place = "front"
+) -> Sample:
+    """A question with its answer, as `ConversationDataset` encodes it."""
+    text = encode([Turn(prompt, question.answer, True)], processor.tokenizer, places=[place])
+    return Sample(story, question, text.input_ids, text.labels, processor.question(prompt))
 
-    Args:
-        stories, features: Story by story.
-        processor: Of the words.
-        kinds: Of questions.
-        count: Items.
-        seed: Draws story, question, rotation and the place of the video (front or end, as Sec. 3.4 says).
+
+def conversation(
+    story: int,
+    questions: Sequence[Question],
+    processor: ReferenceProcessor,
+    random: np.random.Generator,
+) -> Sample:
+    """Several questions about one story, the video in front of or behind the first; options in any rotation."""
+    turns = [Turn(str(random.choice(rotations(question))), question.answer, True) for question in questions]
+    place: Place = "front" if random.random() < 0.5 else "end"
+    text = encode(turns, processor.tokenizer, places=[place, *([None] * (len(turns) - 1))])
+    return Sample(story, questions[0], text.input_ids, text.labels, processor.question(turns[0].question))
+
+
+def collate(samples: Sequence[Sample]) -> Batch:
+    """A batch; the padding token has number 0 in both vocabularies."""
+    ids, asked = [s.input_ids for s in samples], [s.asked for s in samples]
+    return Batch(
+        torch.tensor([s.story for s in samples]),
+        tuple(s.question for s in samples),
+        pad_sequence(ids, batch_first=True),
+        pad_sequence([torch.ones_like(row) for row in ids], batch_first=True),
+        pad_sequence([s.labels for s in samples], batch_first=True, padding_value=IGNORED_LABEL),
+        pad_sequence(asked, batch_first=True),
+        pad_sequence([torch.ones_like(row, dtype=torch.bool) for row in asked], batch_first=True),
+    )
+
+
+def training_pool(
+    stories: Sequence[Story], processor: ReferenceProcessor, kinds: Sequence[Kind], count: int, seed: int
+) -> list[Sample]:
+    """Samples of kinds in turn about stories drawn at random.
+
+    Rotation and place of the video (front or end, as Sec. 3.4 says) are drawn too.
     """
+    random = np.random.default_rng(seed)
+    pool = []
+    for number in range(count):
+        story = int(random.integers(len(stories)))
+        question = ask(stories[story], kinds[number % len(kinds)], int(random.integers(2**31)))
+        prompt = str(random.choice(rotations(question)))
+        place: Place = "front" if random.random() < 0.5 else "end"
+        pool.append(sample(story, question, prompt, processor, place))
+    return pool
 
-    def __init__(
-        self,
-        stories: Sequence[Story],
-        features: Float[Tensor, "stories frames all dim"],
-        processor: ReferenceProcessor,
-        kinds: Sequence[Kind],
-        count: int,
-        seed: int = 0,
-    ) -> None:
-        self.stories, self.features, self.processor = stories, features, processor
-        self.kinds, self.count, self.seed = tuple(kinds), count, seed
 
-    def __len__(self) -> int:
-        return self.count
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        random = np.random.default_rng([self.seed, int(index)])
-        number = int(random.integers(len(self.stories)))
-        question = ask(self.stories[number], self.kinds[index % len(self.kinds)], int(random.integers(2**31)))
-        prompts = rotations(question)
-        prompt = prompts[int(random.integers(len(prompts)))]
-        place = ("front", "end")[int(random.integers(2))]
-        return {**encoded(prompt, question.answer, self.processor, place), "frames": self.features[number].float()}
+def training_batch(pool: Sequence[Sample], size: int, random: np.random.Generator) -> Batch:
+    """Some of the pool, drawn without replacement."""
+    return collate([pool[i] for i in random.choice(len(pool), size, replace=False)])

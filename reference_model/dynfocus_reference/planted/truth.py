@@ -9,7 +9,13 @@ import numpy as np
 from dynfocus_reference.planted.sprites import COLORS, SYMBOLS
 from dynfocus_reference.planted.world import BOARDS, GRID, Story, ball_columns
 
-THINGS = ("nothing", *(f"loose {symbol}" for symbol in SYMBOLS), *(f"framed {symbol}" for symbol in SYMBOLS), "lamp", "ball")
+THINGS = (
+    "nothing",
+    *(f"loose {symbol}" for symbol in SYMBOLS),
+    *(f"framed {symbol}" for symbol in SYMBOLS),
+    "lamp",
+    "ball",
+)
 
 
 class Truth(NamedTuple):

@@ -73,7 +73,7 @@ class Story(NamedTuple):
         return np.repeat(np.arange(len(self.scenes)), [scene.stop - scene.start for scene in self.scenes])
 
 
-def write_story(seed: int, length: int = 32, *, boards: int = 4, longs: int = 4) -> Story:
+def write_story(seed: int, length: int = 32, *, boards: int = 5, longs: int = 4) -> Story:
     """Draw a story: long scenes of skewed lengths, and boards shown for two frames between and inside them.
 
     Args:

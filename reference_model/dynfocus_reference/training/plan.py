@@ -12,8 +12,8 @@ from dynfocus_reference.data.records import JsonLines
 from dynfocus_reference.memory import model_state_bytes
 from dynfocus_reference.model_info import build_on_meta, resolve_config
 from dynfocus_reference.trainable import count_parameters, patterns_of
-from dynfocus_reference.training.config import TrainConfig
 from dynfocus_reference.training.room import checkpoint_bytes
+from dynfocus_reference.training.settings import TrainConfig
 
 
 def plan(config: TrainConfig, world_size: int) -> dict[str, Any]:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from transformers import LlamaConfig
+from transformers import LlamaConfig, LlamaForCausalLM
 
 PLACEHOLDER, IGNORE, END = -200, -100, 2
+CACHE = "cache" if "cache" in inspect.signature(LlamaForCausalLM.forward).parameters else "past_key_values"
+"""what the installed transformers calls what these code bases know as past_key_values"""
 VISION, WIDTH, SIDE = 24, 32, 8
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaForCausalLM, LlamaModel
 
-from tests.integration.llava.common import IGNORE, PLACEHOLDER, VISION, Piece, Tower, joined
+from tests.integration.llava.common import CACHE, IGNORE, PLACEHOLDER, VISION, Piece, Tower, joined
 
 
 class Words:
@@ -138,13 +138,13 @@ class LlamaVid(LlamaForCausalLM, VidForCausalLM):
         self,
         input_ids: Any = None,
         attention_mask: Any = None,
-        past_key_values: Any = None,
         inputs_embeds: Any = None,
         labels: Any = None,
         images: Any = None,
         prompts: Any = None,
         **options: Any,
     ) -> Any:
+        past_key_values = options.pop(CACHE, None)
         if inputs_embeds is None:
             (input_ids, attention_mask, past_key_values, inputs_embeds, labels) = (
                 self.prepare_inputs_labels_for_multimodal(
@@ -154,8 +154,8 @@ class LlamaVid(LlamaForCausalLM, VidForCausalLM):
         return super().forward(
             input_ids=input_ids,
             attention_mask=attention_mask,
-            past_key_values=past_key_values,
             inputs_embeds=inputs_embeds,
             labels=labels,
+            **{CACHE: past_key_values},
             **options,
         )

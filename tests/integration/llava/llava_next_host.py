@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaForCausalLM, LlamaModel
 
-from tests.integration.llava.common import IGNORE, PLACEHOLDER, VISION, WIDTH, Piece, Tower, joined
+from tests.integration.llava.common import CACHE, IGNORE, PLACEHOLDER, VISION, WIDTH, Piece, Tower, joined
 
 
 class IdentityMap(nn.Module):
@@ -151,13 +151,13 @@ class LlavaNext(LlamaForCausalLM, NextForCausalLM):
         input_ids: Any = None,
         attention_mask: Any = None,
         position_ids: Any = None,
-        past_key_values: Any = None,
         inputs_embeds: Any = None,
         labels: Any = None,
         images: Any = None,
         modalities: Any = ("image",),
         **options: Any,
     ) -> Any:
+        past_key_values = options.pop(CACHE, None)
         if inputs_embeds is None:
             (input_ids, position_ids, attention_mask, past_key_values, inputs_embeds, labels) = (
                 self.prepare_inputs_labels_for_multimodal(
@@ -168,9 +168,9 @@ class LlavaNext(LlamaForCausalLM, NextForCausalLM):
             input_ids=input_ids,
             attention_mask=attention_mask,
             position_ids=position_ids,
-            past_key_values=past_key_values,
             inputs_embeds=inputs_embeds,
             labels=labels,
+            **{CACHE: past_key_values},
             **options,
         )
 

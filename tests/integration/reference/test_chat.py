@@ -1,4 +1,5 @@
 import io
+import re
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from dynfocus_reference.processing import byte_tokenizer
 from dynfocus_reference.visuals import Visuals
 
 from .conftest import run_verb, write_video
+from .runs import REPOSITORY
 
 
 @pytest.fixture(scope="module")
@@ -64,6 +66,17 @@ def test_an_answer_is_what_the_model_says_to_the_whole_prompt(talk):
         pad_token_id=0,
     )
     assert talk.processor.tokenizer.decode(made[0], skip_special_tokens=True).strip() == answer
+
+
+def test_the_lines_of_the_readme(folder, monkeypatch, capsys):
+    readme = (REPOSITORY / "README.md").read_text()
+    (lines,) = re.findall(r"^```text\n(from dynfocus_reference .*?)^```$", readme, flags=re.MULTILINE | re.DOTALL)
+    assert len(lines.splitlines()) == 5
+    monkeypatch.chdir(folder)
+    names = {}
+    exec(lines, names)
+    (turn,) = names["talk"].turns
+    assert capsys.readouterr().out == f"{turn.answer}\n"
 
 
 def test_command_answers_and_writes_the_page(folder, capsys, tmp_path):

@@ -11,7 +11,8 @@ from dynfocus_reference import ReferenceModel, ReferenceProcessor, preset
 from dynfocus_reference.data.check import check_file
 from dynfocus_reference.data.collate import Collator
 from dynfocus_reference.data.converters import CONVERTERS
-from dynfocus_reference.data.dataset import ConversationDataset, DataOptions, Source
+from dynfocus_reference.data.dataset import ConversationDataset
+from dynfocus_reference.data.options import DataOptions, Source
 from dynfocus_reference.data.records import parse_record
 from dynfocus_reference.data.sampler import GroupedSampler
 from dynfocus_reference.processing import byte_tokenizer
@@ -144,14 +145,31 @@ def test_sampler_groups_modality_and_length():
 
 
 def test_check_data_reads_everything(folder, capsys):
-    summary = check_file(str(folder / "set.json"), str(folder), max_words=4)
+    summary = check_file(str(folder / "set.json"), str(folder))
     assert (summary.samples, summary.images, summary.videos, summary.text_only, summary.turns) == (6, 1, 3, 1, 6)
     assert summary.seconds == pytest.approx(5, abs=0.3)
-    assert sorted(kind for kind, _ in summary.bad) == ["malformed", "missing file", "over-long", "undecodable"]
+    assert sorted(kind for kind, _ in summary.bad) == ["malformed", "missing file", "undecodable"]
     assert run_verb("check-data", str(folder / "set.json"), "--root", str(folder)) == 1
     assert "set.json[4]" in capsys.readouterr().out
     assert run_verb("check-data", str(folder / "good.jsonl"), "--root", str(folder)) == 0
     assert "every sample can be used" in capsys.readouterr().out
+
+
+def test_check_data_measures_samples_as_training_does(folder, processor, tmp_path, capsys):
+    config = preset("tiny")
+    config.save_pretrained(tmp_path)
+    processor.save_pretrained(tmp_path)
+    whole = dataset(folder, processor, max_length=None)
+    lengths = [len(whole[i]["input_ids"]) for i in range(3)]
+    assert max(lengths) == lengths[0]
+    file, model = str(folder / "good.jsonl"), ("--root", str(folder), "--model", str(tmp_path))
+    assert run_verb("check-data", file, *model, "--max-length", str(lengths[0])) == 0
+    assert run_verb("check-data", file, *model, "--max-length", str(lengths[0] - 1)) == 1
+    told = f"good.jsonl[0]: expected at most {lengths[0] - 1} tokens, got room for 1 of 2 turns."
+    assert told in capsys.readouterr().out
+    assert run_verb("check-data", file, *model, "--max-length", "20") == 1
+    assert "3 over-long" in capsys.readouterr().out
+    assert run_verb("check-data", file, *model, "--max-length", "20", "--template", "plain") == 0
 
 
 CLEVRER_CHOICES = [{"choice": "the cube", "answer": "correct"}, {"choice": "the ball", "answer": "wrong"}]

@@ -205,14 +205,17 @@ def test_a_tower_with_buffers_that_no_checkpoint_holds(tmp_path):
         assert torch.equal(again(**batch).logits, model(**batch).logits)
 
 
-def test_missing_and_extra_weights_are_refused(model, tmp_path):
+def test_missing_extra_and_misshaped_weights_are_refused(model, tmp_path):
     from safetensors.torch import load_file, save_file
 
     model.save_pretrained(tmp_path)
     state = load_file(tmp_path / "model.safetensors")
     state["connector.nothing"] = state.pop("connector.estimator.score.regress.4.bias")
+    state["qformer.norm.bias"] = torch.zeros(3)
     save_file(state, tmp_path / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(ValueError, match=r"1 missing \['connector.estimator.score.regress.4.bias'\], 1 unexpected"):
+    with pytest.raises(ValueError, match=r"got 1 missing: connector\.estimator\.score\.regress\.4\.bias; "
+                                         r"1 extra: connector\.nothing; "
+                                         r"1 mis-shaped: qformer\.norm\.bias \(3,\) instead of \(64,\)"):  # fmt: skip
         ReferenceModel.from_pretrained(tmp_path)
 
 

@@ -6,7 +6,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, InstructBlipQFormerConfig
 
-from dynfocus_reference import ReferenceModel, ReferenceProcessor, VisionTower, preset
+from dynfocus_reference import ReferenceModel, ReferenceProcessor, VisionTower, checkpoints, preset
 from dynfocus_reference.checkpoints import load_exactly, read_tensors
 from dynfocus_reference.processing import byte_tokenizer
 from dynfocus_reference.qformer import QuestionFormer
@@ -123,6 +123,26 @@ def test_hugging_face_folder_is_read_through_its_index(qformer, tmp_path, prefix
     assert_same_state(other, qformer)
 
 
+def test_a_repository_of_the_hub_is_fetched_file_by_file(qformer, tmp_path, monkeypatch):
+    state, asked = hugging_face_names(qformer, ""), []
+    parts = {"a": [key for key in state if "qformer" in key], "b": [key for key in state if "vision" in key]}
+    parts |= {"c": ["query_tokens"], "never-asked-for": ["language_model.lm_head.weight"]}
+    for name, keys in parts.items():
+        save_file({key: state[key].contiguous() for key in keys}, tmp_path / f"{name}.safetensors")
+    mapping = {key: f"{name}.safetensors" for name, keys in parts.items() for key in keys}
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": mapping}))
+
+    def download(repository, name):
+        asked.append(name)
+        return str(tmp_path / name)
+
+    monkeypatch.setattr(checkpoints, "hf_hub_download", download)
+    other = QuestionFormer(InstructBlipQFormerConfig(**SMALL), 32, 4)
+    load_qformer(other, "Salesforce/instructblip-vicuna-7b")
+    assert_same_state(other, qformer)
+    assert asked == ["model.safetensors.index.json", "a.safetensors", "b.safetensors", "c.safetensors"]
+
+
 def test_every_key_of_the_published_qformer_has_a_name(qformer):
     full = QuestionFormer(InstructBlipQFormerConfig(**{**SMALL, "num_hidden_layers": 12}), 32, 4)
     named = [name for key in lavis_names(full) if (name := qformer_key(key)) is not None]
@@ -167,12 +187,14 @@ def language_folder(tmp_path):
     return folder
 
 
-def test_language_model_with_missing_weights(language_folder):
+def test_language_model_that_does_not_fit(language_folder):
     load_language_model(str(language_folder))
     state = load_file(language_folder / "model.safetensors")
-    state.pop("model.norm.weight")
+    state["model.more"] = state.pop("model.norm.weight")
+    state["lm_head.weight"] = torch.zeros(3, 128)
     save_file(state, language_folder / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(ValueError, match=r"got 1 missing: model.norm.weight"):
+    with pytest.raises(ValueError, match=r"got 1 missing: model\.norm\.weight; 1 extra: model\.more; "
+                                         r"1 mis-shaped: lm_head\.weight \(3, 128\) instead of"):  # fmt: skip
         load_language_model(str(language_folder))
 
 

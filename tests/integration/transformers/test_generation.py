@@ -7,11 +7,13 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from transformers import DynamicCache
 
 from dynfocus_connector.budget import evenly
 from dynfocus_transformers import attach
+from dynfocus_transformers.caches import CACHE
 from tests.integration.transformers.connectors import trained, training_free
-from tests.integration.transformers.tiny import Tiny, Video, text
+from tests.integration.transformers.tiny import IMAGE, VIDEO, Tiny, Video, text
 
 PROMPTS = [[text(1, 3), Video(6, 1), text(2, 6)], [text(3, 2), Video(6, 2), text(4, 4)]]
 STEPS = 5
@@ -72,7 +74,7 @@ def test_decoding_by_hand(tiny: Tiny, host: Any) -> None:
     whole = host(**tiny.batch([*PROMPTS[0], answer], labels=True)).logits[0, -len(answer) :]
     out = host(**tiny.batch(PROMPTS[0]), use_cache=True)
     for step, token in enumerate(answer):
-        out = host(input_ids=torch.tensor([[token]]), past_key_values=out.past_key_values)
+        out = host(input_ids=torch.tensor([[token]]), **{CACHE: out[CACHE]})
         torch.testing.assert_close(out.logits[0, -1], whole[step], **TOLERANCE)
 
 
@@ -81,7 +83,8 @@ def test_decoding_by_hand(tiny: Tiny, host: Any) -> None:
 def test_sampled_sequences(tiny: Tiny, host: Any) -> None:
     attached(host)
     batch = tiny.batch(*PROMPTS)
-    out = generate(host, batch, do_sample=True, top_k=0, num_return_sequences=3)
+    words = {"suppress_tokens": [VIDEO, IMAGE], "top_k": 0}  # no placeholder is an answer
+    out = generate(host, batch, do_sample=True, num_return_sequences=3, **words)
     length = batch["input_ids"].shape[1]
     assert len(out.sequences.unique(dim=0)) == 6
     for row in range(6):
@@ -111,14 +114,14 @@ def test_second_turn(tiny: Tiny, host: Any) -> None:
     attached(host, question="first")
     prompt = PROMPTS[0]
     first = generate(host, tiny.batch(prompt))
-    cache = first.past_key_values
+    cache = first[CACHE]
     held = cache.get_seq_length()
     answer = first.sequences[0, -STEPS:].tolist()
     longer = tiny.batch([*prompt, answer, text(9, 4)])
     pixels = {key for key in longer if key.startswith("pixel")}
     resumed = {key: value for key, value in longer.items() if key not in pixels}
-    second = generate(host, resumed, past_key_values=cache)
-    assert second.past_key_values.get_seq_length() == held + 1 + 4 + STEPS - 1
+    second = generate(host, resumed, **{CACHE: cache})
+    assert second[CACHE].get_seq_length() == held + 1 + 4 + STEPS - 1
     mask = torch.zeros_like(longer["input_ids"])
     start = len(tiny.batch(prompt)["input_ids"][0])
     mask[0, start - 7 : start] = 1
@@ -129,12 +132,39 @@ def test_second_turn(tiny: Tiny, host: Any) -> None:
 
 
 @torch.no_grad()
+def test_a_cache_of_the_users_own(tiny: Tiny, host: Any) -> None:
+    """It remembers which video tokens it holds although nothing of it is returned."""
+    attached(host, question="first")
+    cache = DynamicCache(config=host.config.get_text_config())
+    out = host.generate(**tiny.batch(PROMPTS[0]), **{CACHE: cache}, max_new_tokens=2, min_new_tokens=2)
+    longer = tiny.batch([*PROMPTS[0], out[0, -2:].tolist(), text(9, 4)])
+    host.generate(**longer, **{CACHE: cache}, max_new_tokens=1)
+    newline = 1 if tiny.name == "llava_onevision" else 0
+    words = int((longer["input_ids"] != tiny.placeholder).sum())
+    assert cache.get_seq_length() == words + newline + host.dynfocus_report[0].tokens_after
+
+
+@pytest.mark.skipif(CACHE == "past_key_values", reason="the only name before transformers 5.24")
+@torch.no_grad()
+def test_the_older_name_of_the_cache(tiny: Tiny, host: Any) -> None:
+    attached(host, expand_logits=False)
+    batch = tiny.batch(PROMPTS[0])
+    step = {"input_ids": torch.tensor([[7]])}
+    expected = host(**step, cache=host(**batch, use_cache=True).cache).logits
+    with pytest.warns(FutureWarning, match="Use `cache` instead"):
+        got = host(**step, past_key_values=host(**batch, use_cache=True).cache).logits
+    assert torch.equal(got, expected)
+    with pytest.raises(ValueError, match="invalidate the cache"):
+        generate(host, batch, past_key_values=generate(host, batch).cache, dynfocus={"question": "last"})
+
+
+@torch.no_grad()
 def test_last_question_with_cache_is_refused(tiny: Tiny, host: Any) -> None:
     attached(host)
     batch = tiny.batch(PROMPTS[0])
-    cache = generate(host, batch).past_key_values
+    cache = generate(host, batch)[CACHE]
     with pytest.raises(ValueError, match="invalidate the cache"):
-        generate(host, batch, past_key_values=cache, dynfocus={"question": "last"})
+        generate(host, batch, **{CACHE: cache}, dynfocus={"question": "last"})
 
 
 @pytest.mark.proves("lengths count the prompt that came in")

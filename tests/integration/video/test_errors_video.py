@@ -88,7 +88,7 @@ def test_a_cover_picture_is_no_video(tmp_path):
         sound = container.add_stream("aac", rate=16000, layout="mono")
         cover = container.add_stream("mjpeg", rate=1)
         cover.width, cover.height, cover.pix_fmt = 64, 64, "yuvj420p"
-        cover.disposition = av.stream.Disposition.attached_pic
+        cover.disposition = av.stream.Disposition.attached_pic.value
         samples = av.AudioFrame.from_ndarray(np.zeros((1, 16000), np.float32), format="fltp", layout="mono")
         samples.sample_rate, samples.pts = 16000, 0
         image = av.VideoFrame.from_ndarray(np.zeros((64, 64, 3), np.uint8), format="rgb24")

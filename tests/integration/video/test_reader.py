@@ -17,7 +17,9 @@ from dynfocus_video.resizing import FrameSize, resize_frames
 from dynfocus_video.sampling import Sampling
 from tests.integration.video.writing import cut_off, frame_index, picture, write_video
 
-pytest.importorskip("av")
+av = pytest.importorskip("av")
+# Only PyAV from 17.1 on shows the index of an MP4 file, where every frame is listed.
+IN_FRAMES = r"\d+ of 25 frames" if hasattr(av.stream.Stream, "index_entries") else r"\d\.\d of 2\.5 s"
 
 
 def shown(video) -> list[int]:
@@ -29,7 +31,6 @@ def shown(video) -> list[int]:
     [("a.mp4", "libx264"), ("a.mkv", "libx264"), ("a.ts", "libx264"), ("a.avi", "mpeg4"), ("a.webm", "libvpx-vp9")],
 )
 def test_every_container_gives_the_frames_at_the_ticks(tmp_path, name, codec):
-    av = pytest.importorskip("av")
     if codec not in av.codec.codecs_available:
         pytest.skip(f"FFmpeg without {codec}")
     video = read_video(write_video(tmp_path / name, codec=codec), Sampling(fps=2), size=None)
@@ -86,7 +87,7 @@ def test_decord_refuses_where_it_would_give_other_frames(tmp_path):
         read_video(cut_off(whole, tmp_path / "cut.mp4"), decoder="decord")
 
 
-@pytest.mark.parametrize(("name", "said"), [("cut.mp4", r"\d+ of 25 frames"), ("cut.mkv", r"\d\.\d of 2\.5 s")])
+@pytest.mark.parametrize(("name", "said"), [("cut.mp4", IN_FRAMES), ("cut.mkv", r"\d\.\d of 2\.5 s")])
 def test_a_truncated_file_keeps_what_decodes(tmp_path, name, said):
     whole = write_video(tmp_path / f"whole.{name}", faststart=True, gop=5, noise=True)
     path = cut_off(whole, tmp_path / name)

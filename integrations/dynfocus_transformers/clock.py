@@ -1,0 +1,55 @@
+"""How long `generate` takes until the language model starts to read, and how long it reads."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import torch
+from torch import nn
+
+
+class PrefillClock:
+    """Watches the first forward of a language model inside a block.
+
+    Attributes:
+        seconds_encode: From the start of the block to the first forward: vision tower, connector, splicing.
+        seconds_prefill: That forward: the whole prompt.
+        prompt_tokens: How many positions each row of it had, padding included.
+    """
+
+    def __init__(self, language_model: nn.Module) -> None:
+        self.language_model = language_model
+        self.seconds_encode = self.seconds_prefill = 0.0
+        self.prompt_tokens = 0
+
+    def __enter__(self) -> PrefillClock:
+        self._done = False
+        self._hooks = [
+            self.language_model.register_forward_pre_hook(self._starts, with_kwargs=True),
+            self.language_model.register_forward_hook(self._ends),
+        ]
+        self._begun = self._now()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for hook in self._hooks:
+            hook.remove()
+
+    def _starts(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if not self._done:
+            start = self._now()
+            self.seconds_encode, self._begun = start - self._begun, start
+            inputs = kwargs.get("inputs_embeds")
+            inputs = kwargs.get("input_ids") if inputs is None else inputs
+            self.prompt_tokens = inputs.shape[1] if inputs is not None else 0
+
+    def _ends(self, module: nn.Module, args: Any, output: Any) -> None:
+        if not self._done:
+            self.seconds_prefill, self._done = self._now() - self._begun, True
+
+    def _now(self) -> float:
+        """Seconds, after everything that was asked of the GPU is done."""
+        if next(self.language_model.parameters()).is_cuda:
+            torch.cuda.synchronize()
+        return time.perf_counter()

@@ -1,0 +1,60 @@
+"""`python -m dynfocus_reference.planted.page`: docs/results/planted.md and its figure, from the result files alone."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from dynfocus_reference.planted.figure import figure
+from dynfocus_reference.planted.paper_tables import paper_tables
+from dynfocus_reference.planted.results import read_results
+from dynfocus_reference.planted.settings import SETTINGS
+from dynfocus_reference.planted.tables import Table, main_table, targets
+from dynfocus_video.atomic import replace_together
+
+MAIN = ("main", "ceiling")
+PAGE, FIGURE = "planted.md", "planted.svg"
+
+
+def page(results: Path) -> dict[str, str]:
+    """The page and its figure, by file name."""
+    found = read_results(results)
+    table = Table([result for result in found if result.setting in MAIN])
+    parts = [_introduction(), main_table(table), targets(table), paper_tables(found)]
+    return {PAGE: "\n".join(part for part in parts if part), FIGURE: figure(table)}
+
+
+def _introduction() -> str:
+    text = (Path(__file__).parent / "page.md").read_text(encoding="utf-8")
+    main = SETTINGS["main"]
+    return text.format(
+        steps=main.schedule.steps,
+        batch=main.schedule.batch,
+        seeds=main.seeds,
+        stories=main.stories,
+        test_stories=main.test_stories,
+        length=main.length,
+    )
+
+
+def write_page(results: Path, folder: Path) -> None:
+    """Both files, together."""
+    texts = page(results)
+
+    def writer(text: str):  # type: ignore[no-untyped-def]
+        return lambda part: part.write_text(text, encoding="utf-8")
+
+    replace_together({folder / name: writer(text) for name, text in texts.items()})
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The command."""
+    parser = argparse.ArgumentParser(prog="python -m dynfocus_reference.planted.page", description=__doc__)
+    parser.add_argument("--results", type=Path, default=Path("docs/results/planted"))
+    options = parser.parse_args(arguments)
+    write_page(options.results, options.results.parent)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,53 @@
+"""What every arm begins with, made once: a tower that sees and a language model that reads (stage 1)."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+from dynfocus_reference.model import ReferenceModel
+from dynfocus_reference.planted.memory import Memory
+from dynfocus_reference.planted.recipe import planted_model, planted_processor
+from dynfocus_reference.planted.tower import train_tower
+from dynfocus_reference.planted.warmup import Plan, short_memory, warm_up
+from dynfocus_reference.planted.world import write_story
+from dynfocus_reference.processing import ReferenceProcessor
+
+FOLDER = "pretrained"
+SEED = 0
+STORIES, SHORT_STORIES = 2 * 10**6, 3 * 10**6
+"""numbers of the first story of each"""
+
+
+def pretrain(
+    cache: Path, *, tower_steps: int = 450, stories: int = 500, shorts: int = 600, plan: Plan | None = None
+) -> Path:
+    """Write the pretrained model and the losses of its stages, unless they are there."""
+    folder = cache / FOLDER
+    if folder.is_dir():
+        return folder
+    cache.mkdir(parents=True, exist_ok=True)
+    model, processor = planted_model(SEED), planted_processor()
+    losses = {"tower": train_tower(model, steps=tower_steps)}
+    memory = Memory(model, [write_story(STORIES + number) for number in range(stories)])
+    short = short_memory(model, shorts, SHORT_STORIES)
+    losses |= warm_up(model, memory, short, processor, plan or Plan(), SEED)
+    part = Path(tempfile.mkdtemp(dir=cache))
+    model.save_pretrained(part)
+    processor.save_pretrained(part)
+    means = {
+        name: [round(float(np.mean(row[at : at + 50])), 3) for at in range(0, len(row), 50)]
+        for name, row in losses.items()
+    }
+    (part / "losses.json").write_text(json.dumps(means, indent=1) + "\n", encoding="utf-8")
+    part.rename(folder)
+    return folder
+
+
+def pretrained(cache: Path) -> tuple[ReferenceModel, ReferenceProcessor]:
+    """The pretrained model, and its processor."""
+    folder = cache / FOLDER
+    return ReferenceModel.from_pretrained(folder), ReferenceProcessor.from_pretrained(folder)

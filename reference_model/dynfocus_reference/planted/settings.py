@@ -1,0 +1,62 @@
+"""What is run for which table: arms, seeds, stories and steps."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from dynfocus_reference.planted.arms import ABLATIONS, ARMS, Arm
+from dynfocus_reference.planted.questions import Kind
+from dynfocus_reference.planted.training import Schedule
+
+STAGE_2 = Schedule(steps=120, batch=16, rate=1e-3, score_rate=1e-2)
+
+
+@dataclass(frozen=True, eq=False)
+class Setting:
+    """One table.
+
+    Args:
+        name: Of the table and of its folder of results.
+        arms: Its rows.
+        seeds: From 0 on.
+        schedule: Of stage 2.
+        stories, samples: To learn from.
+        test_stories: To be asked about, one question of each kind.
+        length: Frames of a story.
+        kinds: Of questions; all where not given.
+    """
+
+    name: str
+    arms: dict[str, Arm] = field(default_factory=lambda: ARMS)
+    seeds: int = 5
+    schedule: Schedule = STAGE_2
+    stories: int = 300
+    samples: int = 2400
+    test_stories: int = 80
+    length: int = 32
+    kinds: tuple[Kind, ...] | None = None
+
+
+def _some(*names: str) -> dict[str, Arm]:
+    return {name: ARMS[name] for name in names}
+
+
+def _rows(*names: str) -> dict[str, Arm]:
+    return {name: ABLATIONS[name] for name in names}
+
+
+QUICK = ("dynfocus", "question scorer", "frozen scorer", "uniform frames", "mean pooling", "oracle frames")
+
+SETTINGS = {
+    setting.name: setting
+    for setting in (
+        Setting("quick", _some(*QUICK), seeds=2, stories=200, samples=2000, test_stories=50),
+        Setting("main", {name: arm for name, arm in ARMS.items() if name != "all tokens"}),
+        Setting("ceiling", _some("all tokens")),
+        Setting("table6", _rows("(0, 256)", "(2, 256)", "(2, 2)", "(2, 0)")),
+        Setting("table7", _rows("xoo", "oox")),
+        Setting("table11", _rows("k-means", "weighted k-means")),
+        Setting("table12", _rows("cross-attention", "concatenation")),
+        Setting("tableB3", _rows("rods on patches", "one pooled row", "uniform weights")),
+    )
+}

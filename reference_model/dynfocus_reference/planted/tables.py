@@ -1,0 +1,181 @@
+"""Tables of the study's page."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from dynfocus_reference.planted.intervals import Interval
+from dynfocus_reference.planted.results import Result
+
+EVIDENCE = ("salience", "by_question", "detail")
+ORDERED = (
+    "dynfocus",
+    "question scorer",
+    "straight-through",
+    "gumbel",
+    "diagonal gradient",
+    "frozen scorer",
+    "importance",
+    "uniform frames",
+    "random frames",
+    "oracle frames",
+    "cones alone",
+    "rods alone",
+    "mean pooling",
+    "token merging",
+    "event merging",
+    "q-former queries",
+    "all tokens",
+    "question only",
+    "shuffled video",
+)
+POOLED = ("mean pooling", "token merging", "event merging", "q-former queries", "rods alone")
+
+
+class Table:
+    """Results of one setting, by arm."""
+
+    def __init__(self, results: Sequence[Result]) -> None:
+        self.results = list(results)
+        self.arms = [arm for arm in ORDERED if any(result.arm == arm for result in self.results)]
+        self.arms += sorted({result.arm for result in self.results} - set(self.arms))
+
+    def of(self, arm: str) -> list[Result]:
+        """An arm's results, seed by seed."""
+        return sorted((result for result in self.results if result.arm == arm), key=lambda result: result.seed)
+
+    def interval(self, arm: str, value: Callable[[Result], float | None]) -> Interval | None:
+        """Of a value over the seeds; None where there is no result or no such value."""
+        values = [found for result in self.of(arm) if (found := value(result)) is not None]
+        return Interval.over(values) if values else None
+
+    def accuracy(self, arm: str, kind: str) -> Interval | None:
+        """Of one kind of question."""
+        return self.interval(arm, lambda result: result.kinds.get(kind, {}).get("accuracy"))
+
+    def recall(self, arm: str, kind: str) -> Interval | None:
+        """Of the evidence, by the frames in focus."""
+        return self.interval(arm, lambda result: result.kinds.get(kind, {}).get("recall"))
+
+    def closed(self, arm: str) -> Interval | None:
+        """(arm − uniform) / (oracle − uniform) over the kinds with evidence, seed by seed."""
+        ends = {name: {r.seed: _mean(r) for r in self.of(name)} for name in ("uniform frames", "oracle frames")}
+
+        def gap(result: Result) -> float | None:
+            low, high = (ends[name].get(result.seed) for name in ("uniform frames", "oracle frames"))
+            if low is None or high is None or high <= low:
+                return None
+            return (_mean(result) - low) / (high - low)
+
+        return self.interval(arm, gap)
+
+
+def _mean(result: Result) -> float:
+    return sum(float(result.kinds[kind]["accuracy"] or 0) for kind in EVIDENCE) / len(EVIDENCE)
+
+
+def shown(interval: Interval | None) -> str:
+    """A cell; a dash where there is nothing."""
+    return "–" if interval is None else str(interval)
+
+
+def rows(header: Sequence[str], body: Sequence[Sequence[str]]) -> str:
+    """A table of Markdown; all columns but the first to the right."""
+    lines = ["| " + " | ".join(header) + " |", "|---|" + "--:|" * (len(header) - 1)]
+    return "\n".join([*lines, *("| " + " | ".join(line) + " |" for line in body)]) + "\n"
+
+
+def main_table(table: Table) -> str:
+    """Accuracies, then what was in focus and what it cost."""
+    kinds = ("salience", "by_question", "detail", "order", "count", "motion")
+    accuracies = [[arm, *(shown(table.accuracy(arm, kind)) for kind in kinds)] for arm in table.arms]
+    focus = []
+    for arm in table.arms:
+        precision = table.interval(arm, lambda result: result.kinds.get("salience", {}).get("precision"))
+        tokens = table.interval(arm, lambda result: result.tokens)
+        seconds = table.interval(arm, lambda result: result.seconds)
+        focus.append(
+            [
+                arm,
+                shown(table.recall(arm, "salience")),
+                shown(table.recall(arm, "by_question")),
+                shown(precision),
+                shown(table.closed(arm)),
+                "–" if tokens is None else f"{tokens.mean:.0f}",
+                "–" if seconds is None else f"{seconds.mean:.0f}",
+                str(len(table.of(arm))),
+            ]
+        )
+    header = (
+        "",
+        "recall, salience",
+        "recall, by question",
+        "precision, salience",
+        "gap closed",
+        "tokens",
+        "seconds",
+        "seeds",
+    )
+    return "\n".join(
+        [
+            "## The main comparison\n",
+            "Share of questions answered right in every rotation of their options; mean and 95 % interval over seeds.\n",
+            rows(("", *(kind.replace("_", " ") for kind in kinds)), accuracies),
+            "What was in focus, how much of the way from uniform to oracle frames an arm goes (mean of the first three "
+            "kinds), visual tokens per video and seconds of training.\n",
+            rows(header, focus),
+            "![Accuracy and recall of every arm](planted.svg)\n",
+        ]
+    )
+
+
+def targets(table: Table) -> str:
+    """What the study set out to show, and whether it did."""
+    salience = table.recall("dynfocus", "salience")
+    lines = [
+        _threshold("end-to-end selection finds the evidence: recall ≥ 0.95 on salience questions, K/L = 0.2", salience),
+        *(
+            _above(table, f"answers salience questions better than {arm}", "dynfocus", arm, "salience")
+            for arm in ("uniform frames", "random frames", "frozen scorer", *POOLED)
+        ),
+        _threshold(
+            "the question-conditioned scorer finds the evidence: recall ≥ 0.95 on by-question tasks",
+            table.recall("question scorer", "by_question"),
+        ),
+        *(
+            _above(table, f"it answers by-question tasks better than {arm}", "question scorer", arm, "by_question")
+            for arm in ("dynfocus", "uniform frames", "random frames", "frozen scorer", *POOLED)
+        ),
+        *(
+            _above(table, f"cones + rods beat cones alone on {kind}", "dynfocus", "cones alone", kind)
+            for kind in ("order", "count", "motion")
+        ),
+        _above(table, "cones + rods beat rods alone on detail", "dynfocus", "rods alone", "detail"),
+    ]
+    return "\n".join(
+        [
+            "## What it set out to show\n",
+            "“Yes” means that the 95 % intervals do not touch.\n",
+            rows(("claim", "numbers", "shown"), lines),
+        ]
+    )
+
+
+def _threshold(claim: str, found: Interval | None, least: float = 0.95) -> list[str]:
+    if found is None:
+        return [claim, "–", "not run yet"]
+    verdict = "yes" if found.mean >= least else f"no, {least - found.mean:.2f} short"
+    return [claim, str(found), verdict]
+
+
+def _above(table: Table, claim: str, ours: str, theirs: str, kind: str) -> list[str]:
+    mine, other = table.accuracy(ours, kind), table.accuracy(theirs, kind)
+    if mine is None or other is None:
+        return [claim, "–", "not run yet"]
+    if mine.above(other):
+        verdict = "yes"
+    elif other.above(mine):
+        verdict = f"no: the opposite, by {other.mean - mine.mean:.2f}"
+    else:
+        verdict = f"no: a difference of {mine.mean - other.mean:+.2f} within the intervals"
+    return [claim, f"{mine} against {other}", verdict]
