@@ -34,6 +34,7 @@ bench: $(VENV)/.dev
 	$(BIN)/python tests/benchmark/embedded_encoder.py
 	$(BIN)/python tests/benchmark/long_file.py
 	$(BIN)/dynfocus cost --max-tokens 20000
+	$(BIN)/python -m tests.benchmark.streaming
 	DYNFOCUS_HOSTS_TABLE=docs/results/hosts.md $(BIN)/pytest -q tests/integration/transformers
 
 bench-gpu: $(VENV)/.dev

@@ -19,6 +19,8 @@ from dynfocus_connector.stream_peaks import (
     separation_and_density,
 )
 
+FRAMES_PER_COMPARISON = 16
+"""New frames compared at a time: one by one, the held ones would be read anew for each."""
 FRAMES_PER_MOVE = 64
 """Frames copied at a time when the kept ones close ranks."""
 
@@ -104,6 +106,8 @@ class StreamMemory:
         self.index[start:end] = torch.arange(end - start, device=self.index.device) + self.num_seen
         self.first[start:end] = self.index[start:end]
         self.num_held, self.num_seen = end, self.num_seen + end - start
+        if self.num_held - self.num_compared >= FRAMES_PER_COMPARISON:
+            self._compare()
 
     def held(self) -> HeldFrames:
         """The frames held, in time order."""

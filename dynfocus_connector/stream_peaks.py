@@ -16,7 +16,8 @@ ROWS_PER_BLOCK = 64
 def direct_distances(points: Float[Tensor, "held dim"], others: Float[Tensor, "new dim"]) -> Float[Tensor, "held new"]:
     """d_ij² in float64 from the differences themselves, inf to and from points with NaN or Inf.
 
-    A Gram matrix is faster, but its rounding hangs on what it is centred at, and in a stream the mean moves.
+    A Gram matrix is faster, but its rounding hangs on what it is centred at and computed with; here a distance hangs
+    on its two points alone, however a stream is divided into pushes.
     """
     new = others.double()
     blocks = [

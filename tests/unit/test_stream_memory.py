@@ -7,6 +7,7 @@ import pickle
 import pytest
 import torch
 
+from dynfocus_connector import stream_memory
 from dynfocus_connector.stream_memory import HeldFrames, StreamMemory
 from dynfocus_connector.stream_peaks import direct_distances
 from tests.comparing import assert_close
@@ -101,6 +102,23 @@ def test_distances_are_those_of_the_frames_held():
     held = remembered.held().pooled.flatten(1)
     size = len(held)
     assert_close(remembered.distance[:size, :size], direct_distances(held, held), 1e-12)
+
+
+def test_comparisons_are_spread_over_the_pushes(monkeypatch):
+    """No push of one frame compares more than 16 new ones, and 16 share one reading of the frames held."""
+    compared = []
+
+    def record(points, others):
+        compared.append(len(others))
+        return direct_distances(points, others)
+
+    monkeypatch.setattr(stream_memory, "direct_distances", record)
+    remembered, everything = StreamMemory(64, 3), frames(noise(300))
+    for row in range(300):
+        remembered.make_room()
+        remembered.append(part(everything, slice(row, row + 1)))
+    assert set(compared) == {16}
+    assert sum(compared) == 288
 
 
 def test_single_frames_far_from_everything_stay():
