@@ -30,6 +30,8 @@ from pathlib import Path
 
 from dynfocus_reference.answering import load as load_reference
 
+pytestmark = pytest.mark.lmms_eval
+
 
 def load(**arguments):
     engine = load_reference(**arguments)
