@@ -3,6 +3,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 OUT ?= out
 OLDEST ?= .venv-oldest
+LMMS_EVAL := $(VENV)-lmms-eval
 PYTEST_ARGS ?= -n auto --dist loadfile -m "not slow and not gpu and not weights"
 
 .PHONY: demo test test-oldest lint docs bench bench-gpu clean
@@ -11,9 +12,10 @@ demo: $(VENV)/.demo
 	$(BIN)/dynfocus compress "$$($(BIN)/python -c 'from dynfocus_video.clips import demo_clip; print(demo_clip())')" \
 		--fps 5 --out $(OUT)
 
-test: $(VENV)/.dev
+test: $(VENV)/.dev $(LMMS_EVAL)/.installed
 	$(BIN)/pytest $(PYTEST_ARGS)
 	$(BIN)/pytest $(PYTEST_ARGS) tests/property tests/golden --jaxtyping-packages=dynfocus_connector,beartype.beartype
+	$(LMMS_EVAL)/bin/python -m pytest $(PYTEST_ARGS) -m "lmms_eval and not slow" tests/integration/lmms_eval
 
 test-oldest: $(OLDEST)/.dev
 	$(OLDEST)/bin/pytest $(PYTEST_ARGS) tests/integration/transformers tests/integration/llava
@@ -43,6 +45,14 @@ bench-gpu: $(VENV)/.dev
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
+# lmms_eval wants older packages than everything else: they and our wheel go into an environment that lies over the other.
+$(LMMS_EVAL)/.installed: $(VENV)/.dev
+	$(PYTHON) -m venv $(LMMS_EVAL)
+	$(BIN)/python -c "import sysconfig; print(sysconfig.get_path('purelib'))" \
+		> "$$($(LMMS_EVAL)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/below.pth"
+	$(LMMS_EVAL)/bin/python -m pip install --quiet ".[lmms-eval]"
+	touch $@
+
 $(VENV)/.%: pyproject.toml | $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet --editable ".[$*]"
 	touch $@
@@ -54,4 +64,4 @@ $(OLDEST)/.dev: pyproject.toml  # every requirement at its lower bound
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(OLDEST) $(OUT) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(LMMS_EVAL) $(OLDEST) $(OUT) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -45,8 +44,8 @@ def test_missing_data_is_said_before_anything_runs(world, capsys, table):
     assert ("a judge: OPENAI_API_KEY is not set" in said) == found.judged
 
 
+@pytest.mark.lmms_eval
 def test_every_table_has_a_command(world, capsys, monkeypatch):
-    pytest.importorskip("lmms_eval")
     write_all(world, world / "home")
     monkeypatch.setenv("OPENAI_API_KEY", "k")
     assert {name: dry(name) for name in TABLE_NAMES} == dict.fromkeys(TABLE_NAMES, 0)
@@ -58,8 +57,8 @@ def test_every_table_has_a_command(world, capsys, monkeypatch):
     assert pace == {"frames=200": 2, "frames=16": 4, "frames=32": 2, "fps=1.0": 6}
 
 
+@pytest.mark.lmms_eval
 def test_the_baseline_is_the_same_without_a_connector(world, capsys):
-    pytest.importorskip("lmms_eval")
     write_all(world, world / "home")
     assert dry("5", "--limit", "3", "--processes", "2") == 0
     baseline, ours = [line.split() for line in capsys.readouterr().out.splitlines()]
@@ -115,7 +114,7 @@ def test_a_judge_is_asked_and_read(world, monkeypatch):
         read_scores("none", ("score_accuracy",), lowest=1, highest=5)
 
 
-@pytest.mark.skipif(find_spec("lmms_eval") is None, reason="needs lmms_eval")
+@pytest.mark.lmms_eval
 def test_a_table_is_filled(world, capsys):
     from tests.integration.lmms_eval.models import save_random
 
@@ -134,7 +133,7 @@ def test_a_table_is_filled(world, capsys):
     assert "| retained" in capsys.readouterr().out
 
 
-@pytest.mark.skipif(find_spec("lmms_eval") is None, reason="needs lmms_eval")
+@pytest.mark.lmms_eval
 def test_a_run_without_results_is_no_success(world, capsys):
     write_all(world, world / "home")
     (world / "model" / "config.json").write_text("{}")

@@ -16,6 +16,8 @@ from dynfocus_lmms_eval.prompts import DecodeError
 from tests.integration.lmms_eval.models import save_random
 from tests.integration.video.writing import write_video
 
+pytestmark = pytest.mark.lmms_eval
+
 ASKED = ["What does the sign say?", "Where does the ball go? left or right", "How many times does the lamp shine?"]
 
 

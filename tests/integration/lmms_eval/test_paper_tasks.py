@@ -12,6 +12,8 @@ from tests.integration.lmms_eval.hub import judge, write_all
 from tests.integration.lmms_eval.models import save_random
 from tests.integration.lmms_eval.running import Run, run
 
+pytestmark = pytest.mark.lmms_eval
+
 JUDGED = ("activitynetqa", "msvd_qa", "msrvtt_qa")
 GENERATED = {"videochatgpt_gen": 2, "videochatgpt_temporal": 2, "videochatgpt_consistency": 2}
 OTHERS = {"lvbench": 6, "mlvu_dev": 7, "videomme": 3, "videomme_w_subtitle": 3, "videohallucer": 20}

@@ -19,6 +19,7 @@ from dynfocus_reference.planted import checkpoint_folder
 from tests.integration.lmms_eval.models import save_random
 from tests.integration.lmms_eval.running import TWICE, Run, run
 
+pytestmark = pytest.mark.lmms_eval
 DOCUMENTS, ASKED_STORIES = 19, 12
 """prompts about one story: six kinds in 4, 4, 1, 4, 4 and 2 rotations"""
 DYING = '''
