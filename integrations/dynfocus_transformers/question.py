@@ -36,16 +36,22 @@ def question_ids(
         return ids[settings.question_mask[row].bool()]
     if settings.question == "none":
         return ids[:0]
-    labels = batch.get("labels")
-    if labels is None:
-        cut = torch.isin(ids, torch.tensor(end_ids(adapter.model), device=ids.device, dtype=ids.dtype))
-    else:
-        cut = labels[row] != -100
-    step = 2 if labels is None and adapter.ends == "turns" else 1
-    asked = find_questions(text_mask(adapter, batch, row).tolist(), cut.tolist(), video, step)
+    cut, step = turn_ends(adapter, batch, row)
+    asked = find_questions(text_mask(adapter, batch, row).tolist(), cut, video, step)
     if not asked:
         return ids[:0]
     return ids[torch.tensor(asked[-1 if settings.question == "last" else 0], device=ids.device)]
+
+
+def turn_ends(adapter: HostAdapter, batch: Batch, row: int) -> tuple[list[bool], int]:
+    """Which tokens divide a prompt into turns, up to the last answer where answers are labelled; and 2 where questions
+    and answers alternate, 1 where there are no turns but questions."""
+    ids, labels = batch["input_ids"][row], batch.get("labels")
+    answers = [] if labels is None else (labels[row] != -100).tolist()
+    if True in answers:
+        return answers[: len(answers) - answers[::-1].index(True)], 1
+    ends = torch.tensor(end_ids(adapter.model), device=ids.device, dtype=ids.dtype)
+    return torch.isin(ids, ends).tolist(), 2 if adapter.ends == "turns" else 1
 
 
 def find_questions(text: list[bool], cut: list[bool], video: tuple[int, int], step: int) -> list[list[int]]:
@@ -53,12 +59,14 @@ def find_questions(text: list[bool], cut: list[bool], video: tuple[int, int], st
 
     Args:
         text: Which tokens are text.
-        cut: Which tokens end a turn, or are answers.
+        cut: Which tokens end a turn, or are answers; what follows them all is not looked at.
         video: The places of its first and last placeholder.
         step: 2 where questions and answers alternate.
     """
     turns = split_places(cut)
-    own = next(number for number, turn in enumerate(turns) if video[1] in turn)
+    own = next((number for number, turn in enumerate(turns) if video[1] in turn), len(turns))
+    if own == len(turns):
+        return []
     first, *later = ([place for place in turn if text[place]] for turn in turns[own::step])
     behind = [place for place in first if place > video[1]]
     if len(behind) <= MARKERS:

@@ -78,6 +78,14 @@ def test_padding_and_placeholders_are_no_question() -> None:
     assert set(FIRST) | set(SECOND) <= set(ids)
 
 
+def test_no_question_behind_the_last_answer() -> None:
+    batch = HOSTS["qwen2_5_vl"].batch([ANSWER, Video(2), FIRST])
+    batch["labels"] = torch.full_like(batch["input_ids"], -100)
+    assert asked("qwen2_5_vl", batch)[-len(FIRST) :] == FIRST
+    batch["labels"][0, : len(ANSWER)] = 31
+    assert asked("qwen2_5_vl", batch) == []
+
+
 def test_mask_decides() -> None:
     batch = chat("qwen2_5_vl", [*FIRST, END], PROMPT)
     assert asked("qwen2_5_vl", batch, question_mask=batch["input_ids"] == 22) == [22]

@@ -1,0 +1,264 @@
+"""When does a connector in a host pay? Writes docs/results/hosts_pay.md.
+
+    python -m tests.benchmark.hosts_pay [--out docs/results/hosts_pay.md]
+
+With CUDA on hosts of published shape (bf16, SDPA), without on small ones of the same proportions (float32, one thread).
+Runs with and without the connector alternate. Nothing is timed where a connector that keeps everything changes a bit.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import gc
+import os
+import platform
+import re
+import statistics
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+import transformers
+
+from dynfocus_connector.saving import replace_file
+from dynfocus_transformers import attach
+from tests.benchmark.host_shapes import FULL, SMALL, Shape
+
+NEW_TOKENS, ENOUGH = 16, 4.0
+"""tokens of an answer; seconds after which a cell is not repeated"""
+CUDA = torch.cuda.is_available()
+DEVICE, DTYPE = ("cuda", torch.bfloat16) if CUDA else ("cpu", torch.float32)
+FRAMES, REQUESTS = (4, 32, 128, 512), (1, 8, 32)
+GENEROUS = [(4, 1, 0.9), (32, 1, 0.9), (128, 1, 0.9)]
+"""where nearly every token stays"""
+LEFT_OUT = () if CUDA else ((4, 8), (4, 32), (128, 8), (128, 32), (512, 8), (512, 32))
+
+
+class Run(NamedTuple):
+    """One call of `generate`."""
+
+    first: float
+    """seconds to the first token"""
+    step: float
+    """seconds per later token, of all requests at once"""
+    whole: float
+    encoder: float
+    selection: float
+    memory: float
+    """peak above what lay there before, in MB"""
+
+
+def main() -> None:
+    """Gate, measure, write."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, default=Path("docs/results/hosts_pay.md"))
+    arguments = parser.parse_args()
+    torch.set_num_threads(os.cpu_count() or 1 if CUDA else 1)
+    started = time.perf_counter()
+    sections = [section(shape) for shape in (FULL if CUDA else SMALL)]
+    page = "\n\n".join([head(time.perf_counter() - started), *sections]) + "\n"
+    replace_file(arguments.out, lambda path: Path(path).write_text(page))
+
+
+@torch.inference_mode()
+def section(shape: Shape) -> str:
+    """One host."""
+    model = shape.build(DEVICE, DTYPE)
+    gate(model, shape)
+    cells = [(frames, requests, 0.1) for frames in FRAMES for requests in REQUESTS] + GENEROUS
+    lines = [f"## {shape.name}", "", f"{describe(model, shape)}", "", *HEADER]
+    for frames, requests, kept in cells:
+        if (frames, requests) in LEFT_OUT:
+            continue
+        pair = cell(model, shape.batch(frames, requests, DEVICE, DTYPE), kept)
+        lines.append(row(f"{frames} | {requests} | {kept:.0%}", requests, *pair))
+        print(lines[-1], flush=True)
+    return "\n".join(lines)
+
+
+def gate(model: Any, shape: Shape) -> None:
+    """Keeping everything must change nothing, keeping a tenth must change something."""
+    batch = shape.batch(8, 2, DEVICE, DTYPE)
+    plain = model(**batch).logits
+    with attach(model, ratio=1.0):
+        assert torch.equal(model(**batch).logits, plain), f"{shape.name}: keep-all changes the host"
+        assert model(**batch, dynfocus={"ratio": 0.1}).logits.shape[1] < plain.shape[1]
+
+
+def cell(model: Any, batch: dict[str, Any], kept: float) -> tuple[Run | None, Run | None, int]:
+    """Medians without and with the connector, None where memory ends; and how many pairs of runs there were."""
+    pairs: list[tuple[Run | None, Run | None]] = []
+    started = now()
+    while len(pairs) < 5 and (not pairs or now() - started < ENOUGH):
+        plain = measured(model, batch)
+        with attach(model, ratio=kept):
+            pairs.append((plain, measured(model, batch)))
+        if None in pairs[-1]:
+            break
+    without, with_one = zip(*pairs, strict=True)
+    return median(without), median(with_one), len(pairs)
+
+
+def measured(model: Any, batch: dict[str, Any]) -> Run | None:
+    """One run, or None where the device has too little memory."""
+    try:
+        return generate(model, batch)
+    except torch.OutOfMemoryError:
+        gc.collect()
+        torch.cuda.empty_cache()
+        return None
+
+
+def generate(model: Any, batch: dict[str, Any]) -> Run:
+    """`generate`, with the clock read at every token."""
+    times: list[float] = []
+
+    def note(ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        times.append(now())
+        return scores
+
+    before = reset_memory()
+    tower = model.model.visual if hasattr(model.model, "visual") else model.model.vision_tower
+    with clocked(tower) as encoder, clocked(getattr(model, "dynfocus", None)) as selection:
+        start = now()
+        model.generate(
+            **batch, max_new_tokens=NEW_TOKENS, min_new_tokens=NEW_TOKENS, do_sample=False, logits_processor=[note]
+        )
+        end = now()
+    step = (times[-1] - times[0]) / (len(times) - 1)
+    return Run(times[0] - start, step, end - start, sum(encoder), sum(selection), peak_memory() - before)
+
+
+def now() -> float:
+    """Seconds, once the GPU is done; on a CPU those of this process, which other processes do not lengthen."""
+    if not CUDA:
+        return time.process_time()
+    torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+@contextmanager
+def clocked(module: torch.nn.Module | None) -> Iterator[list[float]]:
+    """Seconds in a module, none where there is none: minus its starts, plus its ends."""
+    spent: list[float] = []
+    if module is None:
+        yield spent
+        return
+    starts = module.register_forward_pre_hook(lambda *_: spent.append(-now()))
+    ends = module.register_forward_hook(lambda *_: spent.append(now()))
+    try:
+        yield spent
+    finally:
+        starts.remove()
+        ends.remove()
+
+
+def reset_memory() -> float:
+    """Start a new peak; what lies there now, in MB."""
+    gc.collect()
+    if CUDA:
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+        return torch.cuda.memory_allocated() / 2**20
+    ctypes.CDLL(None).malloc_trim(0)
+    Path("/proc/self/clear_refs").write_text("5")
+    return status("VmRSS")
+
+
+def peak_memory() -> float:
+    """Since `reset_memory`, in MB."""
+    return torch.cuda.max_memory_allocated() / 2**20 if CUDA else status("VmHWM")
+
+
+def status(name: str) -> float:
+    """A line of /proc/self/status, in MB."""
+    found = re.search(rf"{name}:\s+(\d+) kB", Path("/proc/self/status").read_text())
+    assert found
+    return int(found[1]) / 1024
+
+
+def median(runs: tuple[Run | None, ...]) -> Run | None:
+    """Of every number on its own."""
+    known = [run for run in runs if run is not None]
+    return Run(*map(statistics.median, zip(*known, strict=True))) if len(known) == len(runs) else None
+
+
+HEADER = [
+    "| frames | requests | kept | to first token, s | ratio | of it encoder, s | of it selection, s | ms per token "
+    "| ratio | peak, MB | ratio | requests per s | ratio | runs |",
+    "|---" * 14 + "|",
+]
+
+
+def row(name: str, requests: int, plain: Run | None, short: Run | None, runs: int) -> str:
+    """`without → with`; a ratio above 1 says that the connector is better."""
+
+    def pair(name: str, form: str, scale: float = 1.0) -> list[str]:
+        values = [None if run is None else scale * getattr(run, name) for run in (plain, short)]
+        shown = " → ".join("out of memory" if value is None else format(value, form) for value in values)
+        return [shown, "" if None in values else f"{values[0] / values[1]:.2f}"]
+
+    encoder = pair("encoder", ".2f")[0]
+    selection = "" if short is None else f"{short.selection:.2f}"
+    rates = pair("whole", ".2f", 1 / requests)
+    rates[0] = " → ".join("out of memory" if run is None else f"{requests / run.whole:.2f}" for run in (plain, short))
+    cells = [name, *pair("first", ".2f"), encoder, selection, *pair("step", ".1f", 1000)]
+    return "| " + " | ".join(map(str, [*cells, *pair("memory", ".0f"), *rates, runs])) + " |"
+
+
+def describe(model: Any, shape: Shape) -> str:
+    """The sizes that decide the ratios."""
+    text, vision = shape.text, shape.vision
+    tower = model.model.visual if hasattr(model.model, "visual") else model.model.vision_tower
+    count, seen = (sum(p.numel() for p in part.parameters()) / 1e6 for part in (model, tower))
+    frame = "two frames" if "depth" in vision else "a frame"
+    return (
+        f"{count:.1f} million parameters, {seen:.2f} of them in the encoder; {text['num_hidden_layers']} layers of "
+        f"width {text['hidden_size']}; {shape.grid**2} patches and {shape.tokens} tokens for {frame}."
+    )
+
+
+def head(seconds: float) -> str:
+    """What was measured, and on what."""
+    kind = torch.cuda.get_device_name() if CUDA else f"{processor()}, one thread, processor time; no GPU was at hand"
+    left_out = ", ".join(f"{frames} × {requests}" for frames, requests in LEFT_OUT)
+    return TEXT.format(
+        kind=kind,
+        dtype=str(DTYPE).removeprefix("torch."),
+        torch=torch.__version__.split("+")[0],
+        transformers=transformers.__version__,
+        new=NEW_TOKENS,
+        minutes=seconds / 60,
+        small="" if CUDA else SMALL_TEXT.format(left_out=left_out),
+    )
+
+
+def processor() -> str:
+    """The name of the CPU."""
+    told = Path("/proc/cpuinfo")
+    found = re.search(r"model name\s*: (.*)", told.read_text()) if told.exists() else None
+    return f"{found[1] if found else platform.processor()} ({os.cpu_count()} cores)"
+
+
+TEXT = """# When does a connector pay?
+
+Written by `python -m tests.benchmark.hosts_pay` ({minutes:.0f} minutes). {kind};
+{dtype}, SDPA, torch {torch}, transformers {transformers}. Hosts with random weights, the training-free connector,
+answers of {new} tokens; *requests* run as one batch; *kept* is the share of the video's tokens that the budget allows.
+
+Every cell is `without → with`; a ratio above 1 says by how much the connector is better, one at or below 1 that it
+does not pay. Runs with and without alternate; medians. *Peak* is memory above what lay there before the call. Before
+anything is timed, a connector that keeps every token must give the host's own logits bit for bit.{small}"""
+SMALL_TEXT = """
+
+These hosts are small, with the proportions of the 7B ones: the language model has about 13 times the parameters of the
+encoder, and there are four patches per token. On a GPU the command measures the shapes of LLaVA-OneVision-7B and
+Qwen2.5-VL-7B instead; those numbers are not known here. Left out for their time (frames × requests): {left_out}."""
+
+
+if __name__ == "__main__":
+    main()
