@@ -3,7 +3,7 @@ import torch
 
 from dynfocus_reference.data.collate import Collator
 from dynfocus_reference.data.dataset import ConversationDataset
-from dynfocus_reference.train import build
+from dynfocus_reference.train import build, train
 from dynfocus_reference.training.config import load_config
 from dynfocus_reference.training.probe import probe
 
@@ -35,6 +35,16 @@ def test_every_sample_is_shown_its_own_video_and_its_neighbours(clips, tmp_path)
     pairings = [float(swapped[0, a] + swapped[b, c]) for a, b, c in ((1, 2, 3), (2, 1, 3), (3, 1, 2))]
     assert min(abs(gap.other - one) for one in pairings) < 1e-4 * gap.other
     assert abs(gap.other - gap.own) > 1e-5
+
+
+@pytest.mark.slow
+def test_a_model_that_has_learnt_by_heart_looks(clips, tmp_path):
+    changes = {"batch_size_per_gpu": 4, "max_steps": 60, "save_steps": 99, "gradient_checkpointing": False}
+    path = write_run(tmp_path, [shown(clips, i) for i in range(4)], learning_rate=2e-3, **changes)
+    train(load_config(path))
+    gap = probe(load_config(path, [f"model={tmp_path / 'out' / 'model'}"]))
+    assert gap.own < 0.3
+    assert gap.other > gap.own + 0.5
 
 
 def test_the_same_video_for_everybody_is_worth_nothing(clips, tmp_path, capsys):

@@ -11,7 +11,6 @@ from dynfocus_reference.train import build, train
 from dynfocus_reference.training.carry import carry_over
 from dynfocus_reference.training.checkpoint import MARKER
 from dynfocus_reference.training.config import load_config
-from dynfocus_reference.training.probe import probe
 from dynfocus_reference.training.room import SMALL_FILES, checkpoint_bytes
 from dynfocus_reference.training.trainer import TooManyBadSamplesError
 
@@ -158,9 +157,6 @@ def test_sixteen_videos_are_learnt_by_heart_and_answered(tmp_path):
     )
     trainer = train(load_config(path))
     assert losses(trainer)[-1] < 0.01
-    gap = probe(load_config(path, [f"model={tmp_path / 'out' / 'model'}"]), samples=16)
-    assert gap.own < 0.05
-    assert gap.other > 0.5
     model = ReferenceModel.from_pretrained(tmp_path / "out" / "model").eval()
     processor = ReferenceProcessor.from_pretrained(tmp_path / "out" / "model")
     answers = []
