@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.benchmark.speed.__main__ import complete, groups
 from tests.benchmark.speed.clock import ProcessorClock, WallClock, clock_for, copies_for_cold_cache, rotated
 from tests.benchmark.speed.fresh import EVERY_TENSOR_GIVES_ITS_PAGES_BACK, ROOT, compare, peaks, worker
 from tests.benchmark.speed.measure import floor_seconds, gate, interleaved, measure, summary
@@ -160,6 +161,19 @@ def test_two_checkouts_are_run_in_turn_in_processes_of_their_own():
     assert (row["here"]["runs"], row["there"]["runs"]) == (3, 3)
     assert row["ratio"] == row["there"]["median"] / row["here"]["median"]
     assert 500 * 500 * 4 <= memory["twin"] < 500 * 500 * 100
+
+
+def test_a_resumed_result_has_the_order_and_the_words_of_the_registry():
+    rows = all_operations(quick=True)
+    measured = [{"name": row.name, "case": row.case, "why": "old", "note": "old", "ratio": 2.0} for row in rows[2::-1]]
+    assert [row for group in groups(rows, measured) for row in group] == rows[3:]
+    result = {"rows": measured}
+    complete(result, quick=True)
+    assert [(row["name"], row["case"], row["ratio"]) for row in result["rows"]] == [
+        (row.name, row.case, 2.0) for row in rows[:3]
+    ]
+    assert result["rows"][2]["why"] == rows[2].why
+    assert result["left_out"] == [row.key for row in rows[3:]]
 
 
 def test_slopes_are_powers():
