@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.benchmark.speed.__main__ import complete, groups
 from tests.benchmark.speed.clock import ProcessorClock, WallClock, clock_for, copies_for_cold_cache, rotated
-from tests.benchmark.speed.fresh import ROOT, compare, peaks, worker
+from tests.benchmark.speed.fresh import EVERY_TENSOR_GIVES_ITS_PAGES_BACK, ROOT, compare, peaks, worker
 from tests.benchmark.speed.measure import floor_seconds, gate, interleaved, measure, summary
 from tests.benchmark.speed.operation import Operation, Setting
 from tests.benchmark.speed.operations import all_operations, find
@@ -154,12 +155,25 @@ def test_rows_are_found_by_name_and_carry_the_names_of_table_9():
 def test_two_checkouts_are_run_in_turn_in_processes_of_their_own():
     setting = {"threads": 1, "device": "cpu", "dtype": "float32"}
     rows = all_operations(quick=True)
-    with worker(ROOT, **setting) as here, worker(ROOT, **setting) as there:
+    with worker(ROOT, EVERY_TENSOR_GIVES_ITS_PAGES_BACK, **setting) as here, worker(ROOT, **setting) as there:
         row = compare(here, there, rows[0], repeats=3)
-        (memory,) = peaks(here, rows[1:2])
+        (memory,) = peaks(here, [find("T-DPC · 500 frames × 1408")])
     assert (row["here"]["runs"], row["there"]["runs"]) == (3, 3)
     assert row["ratio"] == row["there"]["median"] / row["here"]["median"]
-    assert 200 * 200 * 4 <= memory["twin"] < 200 * 200 * 400
+    assert 500 * 500 * 4 <= memory["twin"] < 500 * 500 * 100
+
+
+def test_a_resumed_result_has_the_order_and_the_words_of_the_registry():
+    rows = all_operations(quick=True)
+    measured = [{"name": row.name, "case": row.case, "why": "old", "note": "old", "ratio": 2.0} for row in rows[2::-1]]
+    assert [row for group in groups(rows, measured) for row in group] == rows[3:]
+    result = {"rows": measured}
+    complete(result, quick=True)
+    assert [(row["name"], row["case"], row["ratio"]) for row in result["rows"]] == [
+        (row.name, row.case, 2.0) for row in rows[:3]
+    ]
+    assert result["rows"][2]["why"] == rows[2].why
+    assert result["left_out"] == [row.key for row in rows[3:]]
 
 
 def test_slopes_are_powers():

@@ -4,7 +4,8 @@ python -m tests.benchmark.speed                    everything, a quarter of an h
 python -m tests.benchmark.speed --quick            small sizes, half a minute, into build/benchmark
 python -m tests.benchmark.speed --device cuda --dtype bfloat16
 python -m tests.benchmark.speed --compare REVISION our paths of that revision and of this checkout, in turn
-python -m tests.benchmark.speed --only S-DPC       print rows, write nothing
+python -m tests.benchmark.speed --only S-DPC       print some rows, write nothing
+python -m tests.benchmark.speed --resume           what an interrupted run has left to do
 """
 
 from __future__ import annotations
@@ -41,35 +42,33 @@ def main() -> None:
     arguments = parse()
     torch.set_num_threads(arguments.threads)
     setting = Setting(torch.device(arguments.device), getattr(torch, arguments.dtype))
-    rows = [row for row in all_operations(quick=arguments.quick) if arguments.only in row.key]
+    rows = [row for part in arguments.only for row in all_operations(quick=arguments.quick) if part in row.key]
+    writes = arguments.resume or arguments.only == [""]
     process = {"threads": arguments.threads, "device": arguments.device, "dtype": arguments.dtype}
     if arguments.compare:
         return compare_revisions(rows, arguments.compare, process)
     page = arguments.out or default_page(arguments)
     page.parent.mkdir(parents=True, exist_ok=True)
     clock, start = clock_for(setting.device, arguments.threads), time.monotonic()
-    done = json.loads(page.with_suffix(".json").read_text())["rows"] if arguments.resume else []
-    result = {
-        "machine": describe(setting, clock),
-        "command": command(arguments),
-        "rows": done,
-        "left_out": [],
-        "prefill": [],
-    }
+    result: dict[str, Any] = {"rows": [], "prefill": []}
+    if arguments.resume:
+        result = json.loads(page.with_suffix(".json").read_text())
+    result.update(machine=describe(setting, clock), command=command(arguments), left_out=[])
     with worker(ROOT, EVERY_TENSOR_GIVES_ITS_PAGES_BACK, **process) as memory:
-        for group in groups(rows, done):
+        for group in groups(rows, result["rows"]):
             if time.monotonic() - start > 60 * arguments.minutes:
-                result["left_out"] += [row.key for row in group]
-                continue
+                break
             measured = measure(group, setting, clock, rates(setting, clock), 1 if arguments.quick else arguments.budget)
             add_memory(memory, group, measured)
             print("\n".join(map(table_row, measured)), flush=True)
             result["rows"] += measured
-            if not arguments.only:
+            if writes:
                 write_json(result, page)
-    if not arguments.only:
-        lengths, longest = ((1, 2, 4), 1024) if arguments.quick else (FRAMES, LONGEST)
-        result["prefill"] = measure_prefill(setting.device, setting.dtype, clock, lengths, longest)
+    if writes:
+        complete(result, quick=arguments.quick)
+        if not result["prefill"]:
+            lengths, longest = ((1, 2, 4), 1024) if arguments.quick else (FRAMES, arguments.longest)
+            result["prefill"] = measure_prefill(setting.device, setting.dtype, clock, lengths, longest)
         write_page(result, page)
         write_json(result, page)
         print(f"wrote {page}")
@@ -84,8 +83,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--budget", type=float, default=15.0, help="seconds for each row")
     parser.add_argument("--minutes", type=float, default=30.0, help="start no further rows after so many")
-    parser.add_argument("--only", default="", help="rows whose name contains this")
+    parser.add_argument("--only", nargs="+", default=[""], help="rows whose name contains one of these, in this order")
     parser.add_argument("--compare", metavar="REVISION")
+    parser.add_argument("--longest", type=int, default=LONGEST, help="tokens of the longest prefill that is run")
     parser.add_argument("--resume", action="store_true", help="keep the rows of an interrupted run")
     parser.add_argument("--out", type=Path, help="the page; its JSON and plots lie beside it")
     return parser.parse_args()
@@ -99,6 +99,14 @@ def groups(rows: list[Operation], done: list[dict[str, Any]]) -> list[list[Opera
         if (row.name, row.case) not in known:
             left.setdefault(row.group or row.key, []).append(row)
     return list(left.values())
+
+
+def complete(result: dict[str, Any], *, quick: bool) -> None:
+    """Rows in the order of the registry and with its words; the names of those that are missing."""
+    rows = {(row["name"], row["case"]): row for row in result["rows"]}
+    registry = {(row.name, row.case): row for row in all_operations(quick=quick)}
+    result["rows"] = [{**rows[key], "why": row.why, "note": row.note} for key, row in registry.items() if key in rows]
+    result["left_out"] = [row.key for key, row in registry.items() if key not in rows]
 
 
 def add_memory(memory: Worker, group: list[Operation], measured: list[dict[str, Any]]) -> None:

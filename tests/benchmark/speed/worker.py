@@ -17,6 +17,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
+REQUESTS = open(0, "rb", buffering=0)  # noqa: SIM115
+"""standard input, of which no process reads ahead what is meant for another"""
+
 
 def main(packages: str, tests: str, setting: str) -> None:
     """Load everything, then fork for every request: a fork that has run nothing is as good as a fresh process."""
@@ -27,7 +30,7 @@ def main(packages: str, tests: str, setting: str) -> None:
     sys.path[0] = tests
     import tests.benchmark.speed.operations
 
-    while request := sys.stdin.readline():
+    while request := REQUESTS.readline():
         child = os.fork()
         if not child:
             serve(**json.loads(request), **json.loads(setting))
@@ -51,7 +54,7 @@ def serve(key: str, path: str, device: str, dtype: str, threads: int) -> None:
     before = start_peak(setting)
     seconds = clock(lambda: run(*given))
     say({"peak_bytes": end_peak(setting) - before, "seconds": seconds})
-    while sys.stdin.readline() != "done\n":
+    while REQUESTS.readline() != b"done\n":
         say({"seconds": clock(lambda: run(*given))})
 
 
