@@ -46,7 +46,6 @@ def separation_and_density(
     finite = known.any(1)
     mean = neighbors.masked_fill(~known, 0).sum(1) / known.sum(1).clamp(min=1)
     mean = mean.masked_fill(~finite, torch.inf)
-    mean = torch.where(distance == 0, mean, torch.inf).amin(1).masked_fill(~finite, torch.inf)
     rank = mean.float().argsort(stable=True).argsort()
     nearest = distance.masked_fill(rank >= rank[:, None], torch.inf).amin(1)
     farthest = distance.masked_fill(~finite, 0).amax(1)

@@ -102,9 +102,12 @@ class TestHeirs:
         keep = torch.tensor([False, False, True, False, True, False])
         assert heirs(torch.ones(6, 6).double(), keep).tolist() == [0, 0, 0, 1, 1, 1]
 
-    def test_damaged_frames_spoil_no_later_cut(self):
+    @pytest.mark.parametrize("stays", [False, True])
+    def test_damaged_frames_spoil_no_later_cut(self, stays):
         x = torch.tensor([0.0, math.nan, 1.0, 10.0, 10.3, 11.0, 15.0, 20.0], dtype=torch.float64)[:, None]
-        keep = torch.tensor([True, False, False, True, False, False, False, True])
-        damaged = heirs(direct_distances(x, x), keep)
+        keep = torch.tensor([True, stays, False, True, False, False, False, True])
+        damaged = (heirs(direct_distances(x, x), keep) - int(stays)).tolist()
         x[1] = 0.5
-        assert damaged.tolist()[2:] == heirs(direct_distances(x, x), keep).tolist()[2:] == [0, 1, 1, 1, 2, 2]
+        whole = (heirs(direct_distances(x, x), keep) - int(stays)).tolist()
+        assert damaged[3:] == whole[3:] == [1, 1, 1, 2, 2]
+        assert damaged[2] == int(stays)
