@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, cast
 
 import torch
+from huggingface_hub import snapshot_download
 from jaxtyping import Int
 from torch import Tensor
 
@@ -53,7 +55,7 @@ def load(
     """The engine of a model folder.
 
     Args:
-        pretrained: A folder of `ReferenceModel.save_pretrained` with its tokenizers.
+        pretrained: A folder of `ReferenceModel.save_pretrained` with its tokenizers, or a hub repository of one.
         connector: "none" keeps every patch; a folder replaces the connector; None is the model's own.
         max_tokens: Per video.
         scorer: The model's own, or "uniform" and "random" for its rivals.
@@ -62,6 +64,7 @@ def load(
     Raises:
         ValueError: a connector or scorer that does not belong to the model.
     """
+    pretrained = pretrained if os.path.isdir(pretrained) else snapshot_download(pretrained)
     options = {} if attn is None else {"attn_implementation": attn}
     model = ReferenceModel.from_pretrained(pretrained, dtype=getattr(torch, dtype), **options).eval()
     own = model.connector.config
