@@ -2,10 +2,11 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 OUT ?= out
+OLDEST ?= .venv-oldest
 LMMS_EVAL := $(VENV)-lmms-eval
 PYTEST_ARGS ?= -n auto --dist loadfile -m "not slow and not gpu and not weights"
 
-.PHONY: demo test lint docs bench clean
+.PHONY: demo test test-oldest lint docs bench bench-gpu clean
 
 demo: $(VENV)/.demo
 	$(BIN)/dynfocus compress "$$($(BIN)/python -c 'from dynfocus_video.clips import demo_clip; print(demo_clip())')" \
@@ -17,6 +18,9 @@ test: $(VENV)/.dev $(LMMS_EVAL)/.installed
 	$(LMMS_EVAL)/bin/python -m pip install --quiet --no-deps --force-reinstall .
 	$(LMMS_EVAL)/bin/python -m pytest $(PYTEST_ARGS) -m "lmms_eval and not slow" tests/integration/lmms_eval
 
+test-oldest: $(OLDEST)/.dev
+	$(OLDEST)/bin/pytest $(PYTEST_ARGS) tests/integration/transformers tests/integration/llava
+
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -26,12 +30,18 @@ docs: $(VENV)/.docs
 	$(BIN)/mkdocs build --strict --config-file docs/.mkdocs/mkdocs.yml
 
 bench: $(VENV)/.dev
+	$(BIN)/python -m tests.benchmark.speed $(BENCH_ARGS)
 	$(BIN)/python tests/benchmark/configurations.py
 	$(BIN)/python -m tests.benchmark.topk_variance --write
 	$(BIN)/python tests/benchmark/relaxation.py
 	$(BIN)/python tests/benchmark/embedded_encoder.py
 	$(BIN)/python tests/benchmark/long_file.py
+	$(BIN)/dynfocus cost --max-tokens 20000
+	$(BIN)/python -m tests.benchmark.streaming
 	DYNFOCUS_HOSTS_TABLE=docs/results/hosts.md $(BIN)/pytest -q tests/integration/transformers
+
+bench-gpu: $(VENV)/.dev
+	$(BIN)/python -m tests.benchmark.speed --device cuda --dtype bfloat16 $(BENCH_ARGS)
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
@@ -48,5 +58,11 @@ $(VENV)/.%: pyproject.toml | $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet --editable ".[$*]"
 	touch $@
 
+$(OLDEST)/.dev: pyproject.toml  # every requirement at its lower bound
+	$(PYTHON) -m venv $(OLDEST)
+	$(OLDEST)/bin/python -m pip install --quiet uv
+	$(OLDEST)/bin/uv pip install --quiet --python $(OLDEST)/bin/python --resolution lowest-direct --editable ".[dev]"
+	touch $@
+
 clean:
-	rm -rf $(VENV) $(LMMS_EVAL) $(OUT) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(LMMS_EVAL) $(OLDEST) $(OUT) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -29,6 +29,7 @@ from dynfocus_connector.score import ScoreNetwork as ScoreNetwork
 from dynfocus_connector.spatial import SpatialPrototypes as SpatialPrototypes
 from dynfocus_connector.splicing import SplicedPrompt as SplicedPrompt
 from dynfocus_connector.splicing import splice as splice
+from dynfocus_connector.streaming import StreamingConnector as StreamingConnector
 from dynfocus_connector.topk import exact_topk as exact_topk
 from dynfocus_connector.topk import hard_topk as hard_topk
 from dynfocus_connector.topk import perturbed_topk as perturbed_topk

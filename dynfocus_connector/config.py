@@ -58,6 +58,7 @@ class DynFocusConfig:
     sigma: float = 0.1
     num_samples: int | None = 500
     gradient: GradientEstimator = "rao_blackwell"
+    gradient_samples: int | None = None
     relaxation: Relaxation = "soft"
 
     spatial_prototypes: Sequence[int] = (16, 8)

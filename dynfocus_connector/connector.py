@@ -268,6 +268,7 @@ def build_connector(
         sigma=config.sigma,
         num_samples=config.num_samples,
         gradient=config.gradient,
+        gradient_samples=config.gradient_samples,
         relaxation=config.relaxation,
         device=device,
         dtype=dtype,

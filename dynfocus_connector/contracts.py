@@ -125,6 +125,9 @@ class CompressedVideo(NamedTuple):
     """batch + 1 cumulative token counts"""
     selection: FrameSelection | None = None
     merging: Merging | MergingPerVideo | None = None
+    span: Int[Tensor, "tokens 2"] | None = None
+    """first and last frame of the stretch that a token's frame stands for, where a stream merged frames
+    (`StreamingConnector`); None where every frame stands for itself"""
 
     @staticmethod
     def build(
@@ -135,18 +138,19 @@ class CompressedVideo(NamedTuple):
         offsets: Tensor,
         selection: FrameSelection | None = None,
         merging: Merging | MergingPerVideo | None = None,
+        span: Tensor | None = None,
     ) -> CompressedVideo:
         """A packed batch whose shapes fit together; raises ValueError where they do not."""
         count = tokens.shape[0]
-        for name, tensor in (("frame_index", frame_index), ("kind", kind), ("anchor", anchor)):
-            if tuple(tensor.shape) != (count,):
+        shapes = {"frame_index": (count,), "kind": (count,), "anchor": (count,), "span": (count, 2)}
+        for (name, shape), tensor in zip(shapes.items(), (frame_index, kind, anchor, span), strict=True):
+            if tensor is not None and tuple(tensor.shape) != shape:
                 raise ValueError(
-                    f"CompressedVideo: expected {name} of shape ({count},) for {count} tokens, "
-                    f"got {tuple(tensor.shape)}."
+                    f"CompressedVideo: expected {name} of shape {shape} for {count} tokens, got {tuple(tensor.shape)}."
                 )
         if offsets.ndim != 1 or offsets.shape[0] < 1:
             raise ValueError(f"CompressedVideo: expected offsets of shape (batch + 1,), got {tuple(offsets.shape)}.")
-        return CompressedVideo(tokens, frame_index, kind, anchor, offsets, selection, merging)
+        return CompressedVideo(tokens, frame_index, kind, anchor, offsets, selection, merging, span)
 
     @staticmethod
     def pack(videos: Sequence[CompressedVideo]) -> CompressedVideo:
@@ -160,6 +164,7 @@ class CompressedVideo(NamedTuple):
             kind=torch.cat([video.kind for video in videos]),
             anchor=torch.cat([video.anchor for video in videos]),
             offsets=torch.cat([lengths.new_zeros(1), lengths.cumsum(0)]),
+            span=None if all(video.span is None for video in videos) else torch.cat([_spans(v) for v in videos]),
         )
 
     def split(self) -> list[CompressedVideo]:
@@ -172,6 +177,7 @@ class CompressedVideo(NamedTuple):
                 self.kind[start:end],
                 self.anchor[start:end],
                 self.offsets.new_tensor([0, end - start]),
+                span=None if self.span is None else self.span[start:end],
             )
             for start, end in pairwise(bounds)
         ]
@@ -204,6 +210,11 @@ class CompressedVideo(NamedTuple):
                 "CompressedVideo.pool_like: expected a video compressed with keep_merging=True, got merging=None."
             )
         return self.merging.pool(features)
+
+
+def _spans(video: CompressedVideo) -> Int[Tensor, "tokens 2"]:
+    """The spans, of single frames where none are told."""
+    return video.frame_index[:, None].expand(-1, 2) if video.span is None else video.span
 
 
 def renumber(values: Int[Tensor, "batch items"], index: Int[Tensor, " kept"]) -> Int[Tensor, "batch items"]:

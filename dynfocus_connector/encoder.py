@@ -22,6 +22,7 @@ from dynfocus_connector.choices import (
 )
 from dynfocus_connector.cones import ConeEncoder
 from dynfocus_connector.contracts import CompressedVideo, FrameSelection, TokenKind
+from dynfocus_connector.distances import finite_points
 from dynfocus_connector.merging import Merging, SpatialMerging, gather_rows, take_frames
 from dynfocus_connector.packing import Layout, TokenCounts, frame_number, layout
 from dynfocus_connector.pooling import Grid, cell_weights, resolve_grid
@@ -250,7 +251,7 @@ class CompactCooperativeEncoder(nn.Module):
         if self.rod_input == "prototypes":
             return objects, spatial.row_mask, densest
         patch = spatial.center.gather(-1, densest[..., None])[..., 0].clamp(min=0)
-        finite = frames.isfinite().all(-1)
+        finite = finite_points(frames)
         return frames.masked_fill(~finite[..., None], 0), finite, patch
 
     def _rod_rows(
@@ -308,7 +309,7 @@ class CompactCooperativeEncoder(nn.Module):
         cone_weight = None
         if not self.keeps_patches(counts, frames.shape[2]):
             cone_weight = self.cones.weights(selection.filtered_prototypes(), focused, row_mask)
-        finite = frames.isfinite().flatten(2).all(-1)
+        finite = finite_points(frames.flatten(2))
         event_weight = member_weights(
             selection.log_importance, selection.event, selection.prototype_index, finite, self.merge_weights
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from fractions import Fraction
-from typing import get_args
+from typing import Any, get_args
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -63,7 +63,7 @@ class DynamicPrototypeEstimator(nn.Module):
         score_input, score_hidden, score_shares_context, score_epsilon: As in `ScoreNetwork` and `min_max`.
         text_weight: With ``"importance"`` and text in the space of the frames: the share of text–event similarity.
         dim_text: Width of the text features, for ``"question"``.
-        sigma, num_samples, gradient: As in `perturbed_topk`.
+        sigma, num_samples, gradient, gradient_samples: As in `perturbed_topk`.
         relaxation: ``"soft"`` mixes prototypes in training (the paper), ``"straight_through"`` is hard forward,
             ``"gumbel"`` mixes by one draw of `gumbel_topk` of scale `sigma`.
 
@@ -97,6 +97,7 @@ class DynamicPrototypeEstimator(nn.Module):
         sigma: float = 0.1,
         num_samples: int | None = 500,
         gradient: GradientEstimator = "rao_blackwell",
+        gradient_samples: int | None = None,
         relaxation: Relaxation = "soft",
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
@@ -118,6 +119,7 @@ class DynamicPrototypeEstimator(nn.Module):
         self.sigma = sigma
         self.num_samples = num_samples
         self.gradient: GradientEstimator = gradient
+        self.gradient_samples = gradient_samples
         self.relaxation = relaxation
         self.score: ScoreNetwork | QuestionScoreNetwork | None = None
         if scorer == "network":
@@ -176,26 +178,57 @@ class DynamicPrototypeEstimator(nn.Module):
             )
         if focus_index is not None and not focus_index.shape[1]:
             focus_index, num_focus = None, 0
-        hard = not self.training if hard is None else hard
         pooled = pool_cells(frames, resolve_grid(frames.shape[2], grid), self.pool_grid)
         events = self.find_events(pooled, frame_mask, num_prototypes, focus_index)
-        raw = self._raw_scores(events, *per_video(text, text_mask, frame_mask))
+        return self.select(
+            events,
+            *per_video(text, text_mask, frame_mask),
+            num_focus=num_focus if focus_index is None else focus_index.shape[1],
+            all_alike=focus_index is not None,
+            hard=hard,
+            generator=generator,
+            noise=noise,
+        )
+
+    def select(
+        self,
+        events: Events,
+        text: Float[Tensor, "batch queries dim_text"] | None = None,
+        text_mask: Bool[Tensor, "batch queries"] | None = None,
+        *,
+        num_focus: int | None = None,
+        all_alike: bool = False,
+        hard: bool | None = None,
+        generator: torch.Generator | None = None,
+        noise: Float[Tensor, "batch samples prototypes"] | None = None,
+    ) -> FrameSelection:
+        """Score events that are known and put the best in focus: all of DPE that a question may change.
+
+        Args:
+            events: From `find_events`.
+            text, text_mask: The question, per video.
+            num_focus, hard, generator, noise: As in `forward`.
+            all_alike: Every event scores 1, nothing is relaxed.
+        """
+        raw = self._raw_scores(events, text, text_mask)
         mask = events.peak >= 0
         scores = min_max(raw, mask, epsilon=self.score_epsilon)
-        if focus_index is not None:
-            scores, hard, num_focus = mask + 0 * scores, True, focus_index.shape[1]
+        hard = not self.training if hard is None else hard
+        if all_alike:
+            scores, hard = mask + 0 * scores, True
         k, max_k = self._num_focus(mask, num_focus)
         chosen = hard_topk_indices(raw.detach(), k, mask=mask, max_k=max_k)
         soft_mask = self._soft_mask(scores, chosen, mask, k, max_k, hard, generator, noise)
         focus_index = events.peak.gather(1, chosen.clamp(min=0)).masked_fill(chosen < 0, -1)
+        dtype = events.prototypes.dtype
         return FrameSelection.build(
-            scores=scores.to(frames.dtype),
+            scores=scores.to(dtype),
             prototype_index=events.peak,
             prototypes=events.prototypes,
             event=events.assignment,
-            soft_mask=soft_mask.to(frames.dtype),
+            soft_mask=soft_mask.to(dtype),
             focus_index=focus_index,
-            is_focus=mark_frames(focus_index, frames.shape[1]),
+            is_focus=mark_frames(focus_index, events.assignment.shape[1]),
             log_importance=events.log_importance,
         )
 
@@ -205,8 +238,12 @@ class DynamicPrototypeEstimator(nn.Module):
         frame_mask: Bool[Tensor, "batch frames"] | None = None,
         num_prototypes: int | None = None,
         focus_index: Int[Tensor, "batch chosen"] | None = None,
+        **known: Any,
     ) -> Events:
-        """The events of a video in time order: no question takes part, so they can be kept from one to the next."""
+        """The events of a video in time order: no question takes part, so they can be kept from one to the next.
+
+        Arguments as in `forward`; `known` as in the function `find_events`.
+        """
         return find_events(
             pooled,
             self.num_prototypes if num_prototypes is None else num_prototypes,
@@ -218,7 +255,13 @@ class DynamicPrototypeEstimator(nn.Module):
             seed=self.clustering_seed,
             merge_weights=self.merge_weights,
             distance_scale=self.distance_scale,
+            **known,
         )
+
+    @property
+    def sees_text(self) -> bool:
+        """Whether another question can put other frames in focus."""
+        return isinstance(self.score, QuestionScoreNetwork) or (self.score is None and self.text_weight > 0)
 
     def _raw_scores(
         self, events: Events, text: Tensor | None, text_mask: Tensor | None
@@ -276,6 +319,7 @@ class DynamicPrototypeEstimator(nn.Module):
             sigma=self.sigma,
             num_samples=self.num_samples,
             gradient=self.gradient,
+            gradient_samples=self.gradient_samples,
             generator=generator,
             noise=noise,
             mask=mask,

@@ -7,7 +7,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from dynfocus_connector.choices import Seeding
-from dynfocus_connector.peaks import DensityPeaks, check_clustering, nearest_center, squared_distances
+from dynfocus_connector.distances import finite_points, squared_distances
+from dynfocus_connector.peaks import DensityPeaks, check_clustering, lead_own, nearest_center
 
 
 @torch.no_grad()
@@ -96,19 +97,17 @@ def _lloyd(
 ) -> DensityPeaks:
     check_clustering(name, points, num_clusters)
     mask = torch.ones(points.shape[:2], dtype=torch.bool, device=points.device) if mask is None else mask
-    finite = mask & points.isfinite().all(-1)
+    finite = mask & finite_points(points)
     num_clusters = min(num_clusters, points.shape[1])
-    distance = squared_distances(points, finite, 1.0)
+    distance = squared_distances(points, finite)
     seeds = _seed(name, distance, finite, mask, num_clusters, seeding, generator)
-    label = nearest_center(distance, seeds, mask)
+    label = lead_own(nearest_center(distance, seeds), seeds, mask)
     x = points.double().masked_fill(~finite[..., None], 0)
     w = weight.double().clamp(min=0).masked_fill(~finite, 0)
     for _ in range(iterations):
         label = _to_centroids(x, w, label, seeds >= 0).float().argmin(-1).masked_fill(~mask, -1)
     centers = seeds if seeding == "random" else _nearest_members(x, w, label, finite, mask, seeds)
-    own = torch.arange(num_clusters, device=label.device).expand_as(centers)
-    slot = torch.where(centers >= 0, centers, points.shape[1])
-    label = torch.cat([label, label[:, :1]], dim=1).scatter(1, slot, own)[:, :-1]
+    label = lead_own(label, centers, mask)
     return _largest_first(label, centers, w, finite, points.dtype)
 
 
@@ -129,7 +128,7 @@ def _seed(
         order = draw.masked_fill(~finite, 2).masked_fill(~mask, 3).argsort(dim=1, stable=True)[:, :num_clusters]
         return order.masked_fill(~mask.gather(1, order), -1)
     if seeding == "farthest":
-        score = -distance.masked_fill(~finite[:, None], 0).sum(-1)
+        score = -distance.masked_fill(~finite[:, None], 0).double().sum(-1)
     elif seeding == "k-means++":
         draws = torch.rand(mask.shape[1], num_clusters, generator=generator, dtype=torch.float64).to(mask.device)[rank]
         score = _exponential_race(draws[..., 0], torch.ones_like(distance[..., 0]))
@@ -152,7 +151,7 @@ def _seed(
 
 def _exponential_race(uniform: Tensor, weight: Tensor) -> Tensor:
     """Scores whose largest is drawn with probability proportional to `weight`."""
-    return weight.clamp(max=1e100) / -torch.log(uniform.clamp(1e-300, 1 - 1e-16))
+    return weight.double().clamp(max=1e100) / -torch.log(uniform.clamp(1e-300, 1 - 1e-16))
 
 
 def _to_centroids(x: Tensor, w: Tensor, label: Tensor, real: Tensor) -> Float[Tensor, "batch points clusters"]:

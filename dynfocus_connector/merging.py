@@ -47,11 +47,19 @@ def merge_members(
 def _weighted_sums(
     matrix: Float[Tensor, "*batch rows points"], points: Float[Tensor, "*batch points dim"]
 ) -> Float[Tensor, "*batch rows dim"]:
-    """matrix @ points in float32 or better, where a point of weight 0 leaves no trace even if it is NaN."""
-    used = (matrix != 0).any(-2)[..., None]
+    """matrix @ points in float32 or better, where a point of weight 0 leaves no trace even if it is NaN.
+
+    A CPU looks whether there is anything to hide; elsewhere that would break a graph or make a GPU wait.
+    """
     dtype = torch.promote_types(points.dtype, torch.float32)
+    matrix, values = matrix.to(dtype), points.to(dtype)
     with torch.autocast(points.device.type, enabled=False):
-        return (matrix.to(dtype) @ torch.where(used, points, 0).to(dtype)).to(points.dtype)
+        if points.device.type == "cpu" and not torch.compiler.is_compiling():
+            rows = matrix @ values
+            if rows.sum().isfinite():
+                return rows.to(points.dtype)
+        used = (matrix != 0).any(-2)[..., None]
+        return (matrix @ torch.where(used, values, 0)).to(points.dtype)
 
 
 class Merging(NamedTuple):

@@ -9,6 +9,12 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from dynfocus_connector.choices import DistanceScale
+from dynfocus_connector.distances import finite_points, squared_distances
+from dynfocus_connector.smallest import smallest
+from dynfocus_connector.tiled import Neighbors, TiledDistances, tiled_nearest_center, tiled_separation
+
+LONGEST_MATRIX = 2048
+"""Points of a set, beyond which its distances are never held all at once."""
 
 
 class DensityPeaks(NamedTuple):
@@ -79,10 +85,18 @@ def density_peaks(
     if distance_scale != "max" and not distance_scale > 0:
         raise ValueError(f"density_peaks: expected distance_scale > 0 or 'max', got {distance_scale}.")
     mask = torch.ones(points.shape[:2], dtype=torch.bool, device=points.device) if mask is None else mask
-    finite = mask & points.isfinite().all(-1)
-    distance = squared_distances(points, finite, distance_scale)
-    mean_distance = mean_neighbor_distance(distance, finite, num_neighbors)
-    separation = separation_from_denser(distance, mean_distance, finite)
+    finite = mask & finite_points(points)
+    long = points.shape[1] > LONGEST_MATRIX and not torch.compiler.is_compiling()
+    sets = _Tiled(points, finite, num_neighbors) if long else _Dense(points, finite, num_neighbors)
+    unit: float | Tensor
+    if distance_scale == "max":
+        unit = torch.where(sets.largest > 0, sets.largest, 1).double()
+    else:
+        unit = points.shape[-1] * float(distance_scale) ** 2
+    mean_distance = sets.mean_distance / unit
+    # Float32 resolution of m makes ties of what differs by rounding alone.
+    rank = mean_distance.float().argsort(dim=-1, stable=True).argsort(dim=-1)
+    separation = sets.separation(rank) / unit
     log_importance = (separation.log() / 2 - mean_distance).masked_fill(~finite, -torch.inf)
     if centers is None:
         centers = best_first(log_importance, finite, mask)[:, :num_clusters]
@@ -92,8 +106,44 @@ def density_peaks(
         separation=separation.sqrt().to(dtype),
         log_importance=log_importance.to(dtype),
         centers=centers,
-        assignment=nearest_center(distance, centers, mask),
+        assignment=lead_own(sets.nearest_center(centers), centers, mask),
     )
+
+
+class _Dense:
+    """Squared distances of all pairs of every set at once, not yet divided by anything."""
+
+    def __init__(self, points: Tensor, finite: Tensor, num_neighbors: int) -> None:
+        self.finite = finite
+        self.distance = squared_distances(points, finite)
+        self.mean_distance = mean_neighbor_distance(self.distance, finite, num_neighbors)
+
+    @property
+    def largest(self) -> Float[Tensor, "batch 1"]:
+        return torch.where(self.distance.isfinite(), self.distance, 0).flatten(1).amax(1, keepdim=True)
+
+    def separation(self, rank: Int[Tensor, "batch points"]) -> Float[Tensor, "batch points"]:
+        return separation_from_denser(self.distance, rank, self.finite).double()
+
+    def nearest_center(self, centers: Int[Tensor, "batch clusters"]) -> Int[Tensor, "batch points"]:
+        return nearest_center(self.distance, centers)
+
+
+class _Tiled:
+    """The same for sets whose distances would not fit."""
+
+    def __init__(self, points: Tensor, finite: Tensor, num_neighbors: int) -> None:
+        self.tiles = [TiledDistances(*one) for one in zip(points, finite, strict=True)]
+        self.neighbors = [Neighbors(tiles, num_neighbors) for tiles in self.tiles]
+        self.mean_distance = torch.stack([n.mean(one) for n, one in zip(self.neighbors, finite, strict=True)])
+        self.largest = torch.stack([n.largest for n in self.neighbors])[:, None]
+
+    def separation(self, rank: Int[Tensor, "batch points"]) -> Float[Tensor, "batch points"]:
+        each = zip(self.tiles, self.neighbors, rank, strict=True)
+        return torch.stack([tiled_separation(*one) for one in each]).double()
+
+    def nearest_center(self, centers: Int[Tensor, "batch clusters"]) -> Int[Tensor, "batch points"]:
+        return torch.stack([tiled_nearest_center(*one) for one in zip(self.tiles, centers, strict=True)])
 
 
 def check_clustering(name: str, points: Tensor, num_clusters: int) -> None:
@@ -104,32 +154,6 @@ def check_clustering(name: str, points: Tensor, num_clusters: int) -> None:
         raise ValueError(f"{name}: expected num_clusters >= 1, got {num_clusters}.")
 
 
-def squared_distances(
-    points: Float[Tensor, "batch points dim"], finite: Bool[Tensor, "batch points"], scale: DistanceScale
-) -> Float[Tensor, "batch points points"]:
-    """d_ij² in float64, inf to and from points that are not `finite`.
-
-    Near-duplicates are the normal case in video and a float32 Gram matrix loses every digit of their distance. In
-    float64 about seven remain; what is below the rounding of the sum is an exact copy.
-    """
-    bad = ~finite
-    x = points.to(torch.float64, copy=True).masked_fill_(bad[..., None], 0)
-    x.sub_(x.sum(1, keepdim=True) / finite.sum(1).clamp(min=1)[:, None, None]).masked_fill_(bad[..., None], 0)
-    norm = x.square().sum(-1)
-    both = norm[:, :, None] + norm[:, None, :]
-    distance = torch.baddbmm(both, x, x.mT, alpha=-2)
-    copies = distance <= both.mul_(64 * torch.finfo(x.dtype).eps)
-    distance.masked_fill_(copies, 0).div_(points.shape[-1]).diagonal(dim1=1, dim2=2).zero_()
-    if scale == "max":  # bad points lie at the mean here, which is never farther than the farthest pair
-        largest = distance.amax((1, 2), keepdim=True)
-        distance.div_(torch.where(largest > 0, largest, 1))
-    else:
-        distance.div_(float(scale) ** 2)
-    distance.masked_fill_(bad[:, :, None], torch.inf).masked_fill_(bad[:, None, :], torch.inf)
-    distance.diagonal(dim1=1, dim2=2).zero_()
-    return distance
-
-
 def mean_neighbor_distance(
     distance: Float[Tensor, "batch points points"], finite: Bool[Tensor, "batch points"], num_neighbors: int
 ) -> Float[Tensor, "batch points"]:
@@ -137,26 +161,26 @@ def mean_neighbor_distance(
 
     Exact copies share the smallest value among them, so that rounding cannot rank one above another.
     """
-    nearest = distance.topk(min(num_neighbors, distance.shape[-1]), dim=-1, largest=False).values
+    nearest = smallest(distance, min(num_neighbors, distance.shape[-1]))  # of columns, which are rows
     known = nearest.isfinite()
-    mean = nearest.masked_fill(~known, 0).sum(-1) / known.sum(-1).clamp(min=1)
+    mean = nearest.masked_fill(~known, 0).double().sum(1) / known.sum(1).clamp(min=1)
     mean = mean.masked_fill(~finite, torch.inf)
     return torch.where(distance == 0, mean[:, None, :], torch.inf).amin(-1)
 
 
 def separation_from_denser(
     distance: Float[Tensor, "batch points points"],
-    mean_distance: Float[Tensor, "batch points"],
+    rank: Int[Tensor, "batch points"],
     finite: Bool[Tensor, "batch points"],
 ) -> Float[Tensor, "batch points"]:
     """δ_i² (Eq. 2–4): the squared distance to the nearest denser point; for the densest point, to the farthest one.
 
-    Denser means (m_j, j) < (m_i, i). Float32 resolution of m makes ties of what differs by rounding alone.
+    Denser means (m_j, j) < (m_i, i), which is the order of `rank`.
     """
-    rank = mean_distance.float().argsort(dim=-1, stable=True).argsort(dim=-1)
-    denser = rank[:, None, :] < rank[:, :, None]
-    nearest = distance.masked_fill(~denser, torch.inf).amin(-1)
-    farthest = distance.masked_fill(~finite[:, None, :], 0).amax(-1)
+    place = rank.int()
+    nearest = torch.where(place[:, None, :] < place[:, :, None], distance, torch.inf).amin(-1)
+    densest = rank.argmin(-1)[:, None, None].expand(-1, 1, distance.shape[-1])
+    farthest = distance.gather(1, densest)[:, 0].masked_fill(~finite, 0).amax(-1, keepdim=True)
     return torch.where(rank == 0, farthest, nearest).masked_fill(~finite, 0)
 
 
@@ -173,15 +197,19 @@ def best_first(
 
 
 def nearest_center(
-    distance: Float[Tensor, "batch points points"],
-    centers: Int[Tensor, "batch clusters"],
-    mask: Bool[Tensor, "batch points"],
+    distance: Float[Tensor, "batch points points"], centers: Int[Tensor, "batch clusters"]
 ) -> Int[Tensor, "batch points"]:
-    """The cluster of each point: its nearest centre, of equally near ones the better. A centre leads its own."""
-    batch, points, _ = distance.shape
-    columns = centers.clamp(min=0)[:, None, :].expand(batch, points, -1)
+    """The nearest of the real centres, of equally near ones the better."""
+    columns = centers.clamp(min=0)[:, None, :].expand(-1, distance.shape[1], -1)
     to_centers = distance.gather(2, columns).masked_fill((centers < 0)[:, None, :], torch.inf)
-    label = to_centers.float().argmin(-1)  # ties that rounding broke are ties again
+    return to_centers.float().argmin(-1)  # ties that rounding broke are ties again
+
+
+def lead_own(
+    label: Int[Tensor, "batch points"], centers: Int[Tensor, "batch clusters"], mask: Bool[Tensor, "batch points"]
+) -> Int[Tensor, "batch points"]:
+    """A centre leads its own cluster, whatever lies equally near; padding belongs to none."""
+    batch, points = label.shape
     own = torch.arange(centers.shape[1], device=centers.device).expand_as(centers)
     slot = torch.where(centers >= 0, centers, points)
     label = torch.cat([label, label.new_zeros(batch, 1)], dim=1).scatter(1, slot, own)[:, :points]

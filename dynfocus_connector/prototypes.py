@@ -9,6 +9,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from dynfocus_connector.choices import MergeWeights
+from dynfocus_connector.distances import finite_points
 from dynfocus_connector.merging import merge_members
 from dynfocus_connector.peaks import DensityPeaks
 
@@ -41,7 +42,7 @@ def merge_prototypes(
         >>> merge_prototypes(points, peaks, weights="uniform")[0, :, 0]
         tensor([5.1667, 0.1000])
     """
-    finite = points.isfinite().all(-1)
+    finite = finite_points(points)
     weight = member_weights(peaks.log_importance, peaks.assignment, peaks.centers, finite, weights)
     return merge_members(points, peaks.assignment, weight, peaks.centers.shape[1])
 

@@ -10,6 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from dynfocus_connector.choices import DistanceScale, MergeWeights, SpatialOrder
+from dynfocus_connector.distances import finite_points
 from dynfocus_connector.merging import SpatialMerging, merge_members
 from dynfocus_connector.peaks import density_peaks
 from dynfocus_connector.prototypes import member_weights
@@ -85,7 +86,7 @@ class SpatialPrototypes(nn.Module):
 
     @torch.no_grad()
     def _cluster(self, frames: Float[Tensor, "frames patches dim"]) -> SpatialMerging:
-        points, finite = frames, frames.isfinite().all(-1)
+        points, finite = frames, finite_points(frames)
         patch = torch.arange(frames.shape[1], device=frames.device).expand(frames.shape[:2])
         chain = _Chain(patch, torch.ones_like(frames[..., 0], dtype=torch.promote_types(frames.dtype, torch.float32)))
         center, mask, offset = patch, None, 0
@@ -96,7 +97,7 @@ class SpatialPrototypes(nn.Module):
             weight = member_weights(peaks.log_importance, peaks.assignment, peaks.centers, finite, self.merge_weights)
             chain = chain.then(peaks.assignment.clamp(min=0), weight)
             points = merge_members(points, peaks.assignment, weight, peaks.centers.shape[1])
-            mask, finite = peaks.centers >= 0, points.isfinite().all(-1)
+            mask, finite = peaks.centers >= 0, finite_points(points)
             center = center.gather(1, peaks.centers.clamp(min=0)).masked_fill(~mask, -1)
             assert peaks.log_density is not None
             density = peaks.log_density.gather(1, peaks.centers.clamp(min=0)).masked_fill(~mask, -torch.inf)

@@ -20,6 +20,7 @@ def perturbed_topk(
     sigma: float = 0.1,
     num_samples: int | None = 500,
     gradient: GradientEstimator = "rao_blackwell",
+    gradient_samples: int | None = None,
     generator: torch.Generator | None = None,
     noise: Float[Tensor, "batch samples prototypes"] | None = None,
     mask: Bool[Tensor, "batch prototypes"] | None = None,
@@ -47,6 +48,8 @@ def perturbed_topk(
         num_samples: Samples of Z, at least 2; None leaves sampling for `exact_topk`.
         gradient: ``"rao_blackwell"``, ``"leave_one_out"`` (Eq. 9 with the mean of the other samples as baseline),
             ``"plain"`` (Eq. 9) or ``"diagonal"``, for ablations.
+        gradient_samples: How many of the samples ``"rao_blackwell"`` looks at; None for all. Its variance grows, its
+            time falls with the share: 50 of 500 are still better than 500 ``"plain"`` ones.
         generator: Source of the noise.
         noise: Z itself; `num_samples` and `generator` are then not used. The only form inside a compiled graph.
         mask: True where an entry may be chosen.
@@ -56,8 +59,9 @@ def perturbed_topk(
         P_σ(s), in the dtype of the scores, computed in float32 or better.
 
     Raises:
-        ValueError: k or max_k out of range, fewer than 2 samples, sigma not positive, an unknown gradient, `noise`
-            together with ``num_samples=None``, or shapes that do not fit.
+        ValueError: k or max_k out of range, fewer than 2 samples, sigma not positive, an unknown gradient, more
+            `gradient_samples` than samples or with another gradient, `noise` together with ``num_samples=None``, or
+            shapes that do not fit.
 
     Example:
         >>> scores = torch.tensor([[0.9, 0.1, 0.8, 0.2]], requires_grad=True)
@@ -83,9 +87,12 @@ def perturbed_topk(
         return scores[:, None][:, :0]
     if noise is None:
         noise = _draw_noise(scores, num_samples, generator)
+    used = _gradient_samples(gradient, gradient_samples, noise.shape[1])
     ranking = _ranking(scores, allowed)
-    soft = SampledTopK.apply(ranking, noise.detach().to(ranking.dtype), counts, rows, sigma, gradient)[0]
-    return _only_real(soft, allowed, counts).to(scores.dtype)
+    full = isinstance(k, int) and mask is None
+    each = None if full else counts
+    soft = SampledTopK.apply(ranking, noise.detach().to(ranking.dtype), each, rows, sigma, gradient, used)[0]
+    return (soft if full else _only_real(soft, allowed, counts)).to(scores.dtype)
 
 
 def exact_topk(
@@ -250,6 +257,18 @@ def _check_noise(caller: str, scores: Tensor, num_samples: int, noise: Tensor | 
         raise ValueError(
             f"{caller}: expected at least 2 samples, got {num_samples}. Take more, or num_samples=None for none."
         )
+
+
+def _gradient_samples(gradient: GradientEstimator, wanted: int | None, samples: int) -> int:
+    if wanted is None:
+        return samples
+    if gradient != "rao_blackwell":
+        raise ValueError(
+            f"perturbed_topk: expected gradient_samples with gradient='rao_blackwell', got {wanted} with {gradient!r}."
+        )
+    if not 1 <= wanted <= samples:
+        raise ValueError(f"perturbed_topk: expected 1 <= gradient_samples <= {samples} samples, got {wanted}.")
+    return wanted
 
 
 def _sizes(

@@ -154,10 +154,6 @@ class DynFocusForConditionalGeneration(PreTrainedModel, GenerationMixin):
     def get_output_embeddings(self) -> nn.Module:
         return self.host.get_output_embeddings()
 
-    def gradient_checkpointing_enable(self, *args: Any, **kwargs: Any) -> None:
-        """The host's."""
-        self.host.gradient_checkpointing_enable(*args, **kwargs)
-
     def _init_weights(self, module: nn.Module) -> None:
         """Nothing: host and connector bring their own."""
 

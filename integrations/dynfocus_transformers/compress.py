@@ -103,8 +103,8 @@ def compress_video(
     """Run the connector on one video and put its tokens on their anchors."""
     frames = visual.patches()
     length = batch["input_ids"].shape[1]
-    last = places[-1]
-    ids = question_ids(adapter, batch, settings, int(last) // length, int(last) % length)
+    first, last = places[[0, -1]].tolist()
+    ids = question_ids(adapter, batch, settings, last // length, (first % length, last % length))
     text = adapter.model.get_input_embeddings()(ids)[None] if len(ids) else None
     dtype = next((p.dtype for p in connector.parameters() if p.is_floating_point()), frames.dtype)
     budget = settings.budget()

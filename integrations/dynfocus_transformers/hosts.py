@@ -47,6 +47,7 @@ class VideoLlava(HostAdapter):
     """Square frames with a class token each; the encoder returns frames, not videos."""
 
     model_type = "video_llava"
+    oldest = "5.21"
     video_keys = ("pixel_values_videos", "vision_feature_layer")
     image_keys = ("pixel_values", *FEATURE_CHOICE)
     ends = "answers"

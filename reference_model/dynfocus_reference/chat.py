@@ -15,7 +15,8 @@ from transformers import TextStreamer
 
 from dynfocus_connector import CompressedVideo, FrameSelection
 from dynfocus_connector.events import Events
-from dynfocus_reference.data.conversation import Template, encode
+from dynfocus_connector.merging import Merging
+from dynfocus_reference.data.conversation import Place, Template, encode
 from dynfocus_reference.data.records import Turn
 from dynfocus_reference.model import ReferenceModel
 from dynfocus_reference.planted import checkpoint_folder
@@ -81,7 +82,7 @@ class Conversation:
         """The answer; it becomes part of the history."""
         question = question.strip()
         turns = [*self.turns, Turn(question, None, False)]
-        places = ["front", *([None] * len(self.turns))]
+        places: list[Place | None] = ["front", *([None] * len(self.turns))]
         prompt = encode(turns, self.processor.tokenizer, template=self.template, places=places).input_ids
         new = self.model.generate(
             prompt[None].to(self.model.device),
@@ -92,7 +93,7 @@ class Conversation:
             eos_token_id=self.processor.tokenizer.eos_token_id,
             **{"do_sample": False, **generation},
         )
-        answer = self.processor.tokenizer.decode(new[0], skip_special_tokens=True).strip()
+        answer = str(self.processor.tokenizer.decode(new[0], skip_special_tokens=True)).strip()
         self.turns.append(Turn(question, answer, False))
         return answer
 
@@ -124,7 +125,8 @@ def write_chat_report(path: str, talk: Conversation, title: str, clip: VideoFram
         raise ValueError("write_chat_report: expected a question that was asked, got none.")
     side = round(talk.patches.shape[2] ** 0.5)
     merging = talk.video.merging
-    learned = {} if talk.model.connector.config.scorer == "importance" else {"scored_by": "its learned score"}
+    trained = talk.model.connector.config.scorer != "importance"
+    learned: dict[str, Any] = {"scored_by": "its learned score"} if trained else {}
     page = VideoReport(
         title=title,
         timestamps=clip.timestamps.tolist(),
@@ -132,7 +134,7 @@ def write_chat_report(path: str, talk: Conversation, title: str, clip: VideoFram
         selection=talk.selection,
         tokens_per_frame=talk.video.frame_index.bincount(minlength=len(clip.frames)).tolist(),
         grid=(side, side),
-        spatial=None if merging is None else merging.spatial,
+        spatial=merging.spatial if isinstance(merging, Merging) else None,
         question=talk.turns[-1].question if talk.turns else None,
         duration=clip.duration,
         **learned,

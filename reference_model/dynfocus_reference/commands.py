@@ -43,7 +43,9 @@ def add_check_data(subparsers: Any) -> None:
     parser = subparsers.add_parser("check-data", help="read a whole training set before a run does")
     parser.add_argument("file", help=".json or .jsonl in LLaVA format")
     parser.add_argument("--root", default=".", help="folder below which images and videos lie")
-    parser.add_argument("--max-words", type=int, help="report longer samples")
+    parser.add_argument("--model", help="a model folder: its tokenizer measures samples, over-long ones are bad")
+    parser.add_argument("--max-length", type=int, default=2048, help="with --model, in text tokens (default 2048)")
+    parser.add_argument("--template", default="vicuna_v1", choices=("vicuna_v1", "plain"), help="with --model")
     parser.add_argument("--workers", type=int, default=4, help="threads that decode (default 4)")
     parser.set_defaults(run=_later("data.check"))
 
@@ -95,6 +97,16 @@ def add_train(subparsers: Any) -> None:
     """`dynfocus train`."""
     parser = subparsers.add_parser("train", help="train one stage of the reference model")
     train_arguments(parser).set_defaults(run=_later("train"))
+
+
+def add_probe(subparsers: Any) -> None:
+    """`dynfocus probe`."""
+    parser = subparsers.add_parser("probe", help="what a trained stage loses when it is shown other videos")
+    parser.add_argument("config", help="a .yaml file, or a named run such as stage1")
+    parser.add_argument("changes", nargs="*", metavar="key=value", help="such as init_from_stage1=DIR carry=all")
+    parser.add_argument("--samples", type=int, default=64, help="how many (default 64)")
+    parser.add_argument("--device", help="default cuda where there is one")
+    parser.set_defaults(run=_later("training.probe"))
 
 
 def add_export_connector(subparsers: Any) -> None:

@@ -45,15 +45,15 @@ class ReferenceConfig(PretrainedConfig):
     }
 
     vision_name: str = "eva_giant_patch14_clip_224"
-    vision_kwargs: dict | None = None
+    vision_kwargs: Any = None
     vision_block: int = -2
     image_size: int = 224
     image_mean: tuple | list = (0.48145466, 0.4578275, 0.40821073)
     image_std: tuple | list = (0.26862954, 0.26130258, 0.27577711)
-    qformer_config: dict | PretrainedConfig | None = None
+    qformer_config: Any = None
     num_queries: int = 32
     connector: dict | None = None
-    text_config: dict | PretrainedConfig | None = None
+    text_config: Any = None
     placeholder_id: int = PLACEHOLDER_ID
 
     def __post_init__(self, **kwargs: Any) -> None:

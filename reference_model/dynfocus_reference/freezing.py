@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from typing import Any
 
 from torch import nn
 from transformers.modeling_layers import GradientCheckpointingLayer
 
+from dynfocus_connector import DynFocusConnector
+from dynfocus_reference.qformer import QuestionFormer
 from dynfocus_reference.rotary import restore_rotary
+from dynfocus_reference.vision import VisionTower
 
 
 class FrozenParts(nn.Module):
     """What `ReferenceModel` knows of training: the tower never does, every other part as it is told."""
 
-    vision: nn.Module
-    qformer: nn.Module
-    connector: nn.Module
-    language_model: nn.Module
+    vision: VisionTower
+    qformer: QuestionFormer
+    connector: DynFocusConnector
+    language_model: Any
 
     def set_trainable(self, patterns: Iterable[str]) -> list[str]:
         """Train the parameters whose name begins with one of the regular expressions, freeze all others.
@@ -57,7 +61,7 @@ class FrozenParts(nn.Module):
 
     def checkpoint_activations(self) -> None:
         """Recompute the language model's activations in the backward instead of keeping them."""
-        enable = getattr(self, "activation_checkpointing_enable", None) or self.gradient_checkpointing_enable
+        enable: Any = getattr(self, "activation_checkpointing_enable", None) or self.gradient_checkpointing_enable
         enable({"use_reentrant": False})
         self.train(self.training)
 

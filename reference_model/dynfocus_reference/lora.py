@@ -49,7 +49,7 @@ class LoraOptions:
         targets = self.targets if isinstance(self.targets, str) else list(self.targets)
         return LoraConfig(
             r=self.rank,
-            lora_alpha=self.alpha,
+            lora_alpha=self.alpha,  # type: ignore[arg-type]
             lora_dropout=self.dropout,
             target_modules=targets,
             task_type="CAUSAL_LM",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Int
@@ -24,7 +24,7 @@ from dynfocus_reference.watching import Watching
 FRAMES_PER_CHUNK = 64
 
 
-class ReferenceModel(FrozenParts, Watching, PreTrainedModel, GenerationMixin):
+class ReferenceModel(FrozenParts, Watching, PreTrainedModel, GenerationMixin):  # type: ignore[misc]
     """A language model that watches videos through the connector. Images are videos of one frame.
 
     **Source**: Sec. 3.1 and 4.1. Parts: `vision` (never trains), `qformer`, `connector`, `language_model`.
@@ -62,14 +62,17 @@ class ReferenceModel(FrozenParts, Watching, PreTrainedModel, GenerationMixin):
             remake()
 
     @classmethod
-    def from_pretrained(cls, path: Any, *args: Any, output_loading_info: bool = False, **kwargs: Any) -> Any:
+    def from_pretrained(  # type: ignore[override]
+        cls, path: Any, *args: Any, output_loading_info: bool = False, **kwargs: Any
+    ) -> Any:
         """Load a folder written by `save_pretrained`; missing, extra and mis-shaped weights are errors.
 
         Raises:
             ValueError: the weights do not fit the configuration.
         """
         kwargs |= {"output_loading_info": True, "ignore_mismatched_sizes": True}
-        model, info = super().from_pretrained(path, *args, **kwargs)
+        loaded: Any = super().from_pretrained(path, *args, **kwargs)
+        model, info = loaded
         expect_all_loaded(info, "ReferenceModel.from_pretrained", path)
         return (model, info) if output_loading_info else model
 
@@ -91,7 +94,7 @@ class ReferenceModel(FrozenParts, Watching, PreTrainedModel, GenerationMixin):
         attention_mask: Tensor | None = None,
         labels: Tensor | None = None,
         video: CompressedVideo | Visuals | None = None,
-        padding_side: str = "right",
+        padding_side: Literal["left", "right"] = "right",
     ) -> SplicedPrompt:
         """Prompts with videos in the place of their placeholders.
 
@@ -115,7 +118,7 @@ class ReferenceModel(FrozenParts, Watching, PreTrainedModel, GenerationMixin):
 
     def forward(
         self,
-        input_ids: Int[Tensor, "batch length"] | None = None,
+        input_ids: Int[Tensor, "batch length"],
         attention_mask: Tensor | None = None,
         labels: Int[Tensor, "batch length"] | None = None,
         *,

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import torch
-from torch import nn
 from transformers import PreTrainedModel
 
 
-def restore_rotary(language_model: nn.Module) -> int:
+def restore_rotary(language_model: PreTrainedModel) -> int:
     """Make rotary frequencies float32 again where a cast of the whole model has rounded them; how many.
 
     DeepSpeed and `Module.to(dtype)` cast buffers too; in bfloat16 far positions could not be told apart.

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from transformers import set_seed
+from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
 from dynfocus_reference.config import preset
 from dynfocus_reference.data.collate import Collator
@@ -27,10 +28,11 @@ from dynfocus_reference.trainable import patterns_of
 from dynfocus_reference.training.arguments import training_arguments
 from dynfocus_reference.training.carry import carry_over
 from dynfocus_reference.training.checkpoint import drop_half_written, newest_complete
-from dynfocus_reference.training.config import TrainConfig, load_config
+from dynfocus_reference.training.config import load_config
 from dynfocus_reference.training.export import export_model
 from dynfocus_reference.training.plan import plan
 from dynfocus_reference.training.room import ensure_room, run_bytes, writing
+from dynfocus_reference.training.settings import TrainConfig
 from dynfocus_reference.training.trainer import ReferenceTrainer, frozen_parts_stay_outside
 
 logger = logging.getLogger(__name__)
@@ -73,7 +75,8 @@ def train(config: TrainConfig) -> ReferenceTrainer | None:
     ensure_room(config.output, 0)
     facts = facts_of(config, world_size)
     newest = newest_complete(config.output, facts)
-    model, processor = build(config)  # before the arguments: transformers would shard half of it under ZeRO-3
+    unset_hf_deepspeed_config()  # of an earlier run in this process
+    model, processor = build(config)  # before the arguments: under ZeRO-3 transformers would shard half of it
     data = ConversationDataset(config.sources, processor, config.data)
     agree(model, data)
     exports = bool({"language_model", "lora"} & set(config.train))

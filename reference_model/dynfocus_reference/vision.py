@@ -46,7 +46,7 @@ class VisionTower(nn.Module):
         **model_kwargs: Any,
     ) -> None:
         super().__init__()
-        model = timm.create_model(name, pretrained=False, num_classes=0, **model_kwargs)
+        model: Any = timm.create_model(name, pretrained=False, num_classes=0, **model_kwargs)
         depth = len(model.blocks) if hasattr(model, "blocks") else 0
         if not -depth <= block < depth:
             raise ValueError(
@@ -54,7 +54,7 @@ class VisionTower(nn.Module):
             )
         self.index = block % depth
         model.prune_intermediate_layers([self.index], prune_norm=True, prune_head=True)
-        self.model = model.to(device=device, dtype=dtype)
+        self.model: Any = model.to(device=device, dtype=dtype)
         self.dim: int = model.embed_dim
         self.num_patches: int = model.patch_embed.num_patches
         self.num_tokens: int = self.num_patches + model.num_prefix_tokens

@@ -26,6 +26,8 @@ class Watching(nn.Module):
     vision: VisionTower
     qformer: QuestionFormer
     connector: DynFocusConnector
+    device: torch.device
+    dtype: torch.dtype
     frames_per_chunk: int
     reads_features: bool
 

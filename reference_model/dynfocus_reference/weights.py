@@ -82,7 +82,7 @@ def load_language_model(source: str, dtype: torch.dtype | None = None, **options
     Raises:
         ValueError: weights that do not fit its configuration.
     """
-    model, info = AutoModelForCausalLM.from_pretrained(
+    loaded: Any = AutoModelForCausalLM.from_pretrained(
         source,
         dtype=dtype or torch.float32,
         weights_only=True,
@@ -90,5 +90,6 @@ def load_language_model(source: str, dtype: torch.dtype | None = None, **options
         ignore_mismatched_sizes=True,
         **options,
     )
+    model, info = loaded
     expect_all_loaded(info, "load_language_model", source, tolerate=r".*rotary_emb\.inv_freq")
     return model

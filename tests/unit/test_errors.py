@@ -24,6 +24,7 @@ from dynfocus_connector import (
     RodEncoder,
     ScoreNetwork,
     SpatialPrototypes,
+    StreamingConnector,
     TokenBudget,
     build_baseline,
     build_connector,
@@ -94,6 +95,12 @@ def saved_nowhere(tmp_path):
 def spliced(**changes):
     values = {"input_ids": torch.tensor([[1, -200]]), "embed": torch.nn.Embedding(3, 4), "placeholder": -200}
     return splice(compressed(), **{**values, **changes})
+
+
+def stream(frames=3):
+    connector = StreamingConnector(small(), 10)
+    connector.push(video(1, frames)[0])
+    return connector
 
 
 POINTS = torch.zeros(1, 6, 3)
@@ -243,6 +250,31 @@ ROWS = [
     Row(
         "grouped levels", lambda: SpatialPrototypes((4, 3, 2), order="grouped"), r"2 levels for order='grouped', got 3"
     ),
+    Row(
+        "fixed frames in a stream",
+        lambda: StreamingConnector(build_baseline("uniform", small().config)),
+        r"with a DynamicPrototypeEstimator, got FixedFrames",
+        TypeError,
+    ),
+    Row("stream bound", lambda: StreamingConnector(small(), 9), r"max_frames >= 10, twice the 5 event.*got 9"),
+    Row("empty stream", lambda: stream(0).tokens(), r"at least 1 frame before tokens, got 0"),
+    Row("width in a stream", lambda: stream().push(torch.zeros(16, 7)), r"features of width 6, got 7.*dim=7"),
+    Row(
+        "other patches in a stream",
+        lambda: stream().push(video(1, 2, patches=9)[0]),
+        r"of 16 patches, torch.float64 on cpu.*got 9, torch.float64",
+    ),
+    Row(
+        "other dtype in a stream",
+        lambda: stream().push(video(1, 2)[0].half()),
+        r"torch.float64 on .*got 16, torch.float16",
+    ),
+    Row(
+        "text per frame in a stream",
+        lambda: stream().tokens(torch.zeros(1, 4, 2, 5)),
+        r"text for each of the 3 frames held, got 4",
+    ),
+    Row("span", lambda: compressed(span=torch.zeros(3)), r"span of shape \(3, 2\) for 3 tokens, got \(3,\)"),
     Row("padding side", lambda: spliced(padding_side="top"), r"'left' or 'right', got 'top'"),
     Row("embedding", lambda: spliced(embed=torch.nn.Embedding(3, 5)), r"as wide as the embedding \(5\), got 4"),
     Row("placeholders", lambda: spliced(input_ids=torch.tensor([[1, 2]])), r"got 0 placeholders and 1 videos"),
@@ -251,6 +283,12 @@ ROWS = [
         "noise of nothing",
         lambda: perturbed_topk(SCORES, 2, num_samples=None, noise=torch.zeros(2, 3, 4)),
         r"got noise of shape \(2, 3, 4\)",
+    ),
+    Row("gradient samples", lambda: perturbed_topk(SCORES, 2, gradient_samples=501), r"<= 500 samples, got 501"),
+    Row(
+        "samples of another gradient",
+        lambda: perturbed_topk(SCORES, 2, gradient="plain", gradient_samples=9),
+        r"'rao_blackwell', got 9 with 'plain'",
     ),
     Row("scores", lambda: perturbed_topk(SCORES[0], 2), r"\[batch prototypes\], got \(4,\)"),
     Row(

@@ -25,14 +25,16 @@ MAY_USE = {
     "dynfocus_reference": {"dynfocus_connector", "dynfocus_video", "dynfocus_transformers"},
 }
 LAYERS = [
-    {"choices", "merging", "checks", "redundancy", "saving"},
-    {"contracts", "config", "packing", "pooling", "projector", "peaks", "score", "topk_gradients", "topk_quadrature"},
-    {"prototypes", "kmeans", "topk", "topk_gumbel", "anchors", "budget", "splicing"},
-    {"events", "spatial"},
+    {"choices", "distances", "merging", "checks", "redundancy", "saving", "smallest", "topk_samples"},
+    {"tiled"},
+    {"contracts", "config", "packing", "pooling", "projector", "peaks", "score", "topk_exchange", "topk_quadrature"},
+    {"prototypes", "kmeans", "topk_gradients", "topk_gumbel", "anchors", "budget", "splicing", "stream_peaks"},
+    {"events", "spatial", "topk", "stream_memory"},
     {"cones", "rods", "estimator", "pooled_baselines", "query_baseline"},
     {"encoder", "event_baseline"},
     {"connector"},
-    {"baselines"},
+    {"baselines", "stream_answers"},
+    {"streaming"},
     {"__init__"},
 ]
 

@@ -139,6 +139,39 @@ def test_dtypes(dtype):
     assert torch.equal(peaks.assignment, exact.assignment)
 
 
+def scenes(noise, size=160, dim=300):
+    """Scenes of twenty frames in any order."""
+    generator = torch.Generator().manual_seed(0)
+    places = torch.randn(size // 20, dim, generator=generator).repeat_interleave(20, 0)
+    frames = places + noise * torch.randn(size, dim, generator=generator)
+    return frames[torch.randperm(size, generator=generator)]
+
+
+def slow_pan(size=160, dim=300):
+    """Neighbouring frames nearly equal, the ends far apart."""
+    generator = torch.Generator().manual_seed(1)
+    start, end, grain = torch.randn(3, size, dim, generator=generator)
+    angle = torch.linspace(0, 1.5, size)[:, None]
+    return start[:1] * angle.cos() + end[:1] * angle.sin() + 1e-4 * grain
+
+
+FOOTAGE = {f"noise {noise}": scenes(noise) for noise in (1e-4, 1e-3, 1e-2, 3e-2, 1e-1)}
+FOOTAGE |= {"pan": slow_pan(), "pan among scenes": torch.cat([slow_pan(80), scenes(1e-2, 80)])}
+
+
+@pytest.mark.parametrize("longest", [2048, 50])
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 1e3])
+@pytest.mark.parametrize("footage", FOOTAGE)
+def test_near_static_video_and_slow_pans_have_the_centers_of_float64(monkeypatch, footage, scale, longest):
+    """Wide float32 features, where Gram matrices are computed in float32; with a matrix and in tiles."""
+    monkeypatch.setattr("dynfocus_connector.peaks.LONGEST_MATRIX", longest)
+    points = (FOOTAGE[footage] * scale).float()
+    ours, expected = density_peaks(points[None], 8, 5), reference(points.double().numpy(), 8, 5)
+    assert_same_centers(ours.centers[0], expected.centers, expected.log_importance)
+    assert ours.assignment[0].tolist() == expected.assignment.tolist()
+    assert_close(ours.log_importance[0], expected.log_importance, 1e-4, 1e-5)
+
+
 def test_no_gradient():
     assert not density_peaks(torch.randn(1, 4, 2, requires_grad=True), 2, 2).log_importance.requires_grad
 

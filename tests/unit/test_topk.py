@@ -202,6 +202,18 @@ def test_integrating_the_noise_cuts_the_variance():
     assert variance("rao_blackwell") * 20 < variance("leave_one_out") < variance("plain")
 
 
+def test_a_subset_of_the_samples_has_the_gradient_of_that_subset():
+    scores, upstream, noise = uniform(2, 9), normal(4, 9, seed=1), normal(2, 30, 9, seed=2)
+
+    def gradient(noise, **options):
+        return gradient_of(lambda s: perturbed_topk(s, 4, noise=noise, **options), scores, upstream)
+
+    torch.testing.assert_close(gradient(noise, gradient_samples=7), gradient(noise[:, :7]))
+    torch.testing.assert_close(gradient(noise, gradient_samples=30), gradient(noise))
+    value = perturbed_topk(scores, 4, noise=noise, gradient_samples=7)
+    assert torch.equal(value, perturbed_topk(scores, 4, noise=noise))
+
+
 def test_there_is_no_second_derivative_of_samples():
     scores = uniform(1, 5).requires_grad_()
     soft = perturbed_topk(scores, 2, generator=seeded())
@@ -449,6 +461,12 @@ def test_no_tensor_of_dense_one_hots(gradient):
         (lambda s: hard_topk_indices(s, 3, max_k=7), r"hard_topk_indices: expected 0 <= max_k <= 4 entries, got 7"),
         (lambda s: perturbed_topk(s, 2, num_samples=1), r"perturbed_topk: expected at least 2 samples, got 1"),
         (lambda s: perturbed_topk(s, 2, noise=torch.zeros(2, 1, 4)), r"expected at least 2 samples, got 1"),
+        (lambda s: perturbed_topk(s, 2, gradient_samples=0), r"perturbed_topk: expected 1 <= .* <= 500 samples, got 0"),
+        (lambda s: perturbed_topk(s, 2, gradient_samples=501), r"expected 1 <= .* <= 500 samples, got 501"),
+        (
+            lambda s: perturbed_topk(s, 2, gradient="plain", gradient_samples=9),
+            r"perturbed_topk: expected gradient_samples with gradient='rao_blackwell', got 9 with 'plain'",
+        ),
         (lambda s: perturbed_topk(s, 2, sigma=0.0), r"perturbed_topk: expected sigma > 0, got 0.0"),
         (lambda s: exact_topk(s, 2, sigma=-1.0), r"exact_topk: expected sigma > 0, got -1.0"),
         (

@@ -49,7 +49,7 @@ class EveryPatch(nn.Module):
 
     def __init__(self, connector: DynFocusConnector) -> None:
         super().__init__()
-        self.fine = connector.encoder.projector.content
+        self.fine: Any = connector.encoder.projector.content
 
     def num_tokens(self, num_frames: int, num_patches: int) -> int:
         """Tokens of one video."""
@@ -82,4 +82,5 @@ def pack(
 def become(model: ReferenceModel, arm: Arm) -> None:
     """Replace the model's connector; what an arm has no use for is gone."""
     if arm != "dynfocus":
-        model.connector = {"two_tokens": TwoTokens, "every_patch": EveryPatch}[arm](model.connector)
+        rival = TwoTokens if arm == "two_tokens" else EveryPatch
+        model.connector = rival(model.connector)  # type: ignore[assignment]

@@ -116,13 +116,15 @@ def measure(case: Case) -> Cost:
     device = model.device
     loaded = peak_memory(device)
     forget_peak(device)
-    runs = [_answer(model.eval(), case.frames) for _ in range(case.repeats + 1)][1:]
+    model.eval()
+    runs = [_answer(model, case.frames) for _ in range(case.repeats + 1)][1:]
     fastest = min(runs, key=lambda parts: parts["all"])
     answer = fastest.pop("all")
     answer_peak = peak_memory(device)
     forget_peak(device)
     model.checkpoint_activations()
-    step = min([_step(model.train(), case.frames) for _ in range(case.repeats + 1)][1:])
+    model.train()
+    step = min([_step(model, case.frames) for _ in range(case.repeats + 1)][1:])
     tokens = model.connector.num_tokens(case.frames, model.vision.num_patches)
     return Cost(tokens, fastest, answer, step, loaded, answer_peak, peak_memory(device))
 

@@ -5,18 +5,24 @@ from __future__ import annotations
 import argparse
 import collections
 import sys
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from tqdm import tqdm
+from transformers import PreTrainedTokenizerBase
 
+from dynfocus_reference.data.conversation import Place, Template, encode
 from dynfocus_reference.data.records import BadSampleError, JsonLines, Record, parse_record
+from dynfocus_reference.processing import ReferenceProcessor
 from dynfocus_video.reader import read_video
 from dynfocus_video.resizing import FrameSize
 from dynfocus_video.sampling import Sampling
 
 SHOWN = 20
+TooLong = Callable[[Record], str]
+"""What is too long about a sample; nothing where it fits."""
 
 
 @dataclass
@@ -48,14 +54,14 @@ class Summary:
 
 
 def check_file(
-    path: str, root: str = ".", *, max_words: int | None = None, workers: int = 4, progress: bool = False
+    path: str, root: str = ".", *, too_long: TooLong | None = None, workers: int = 4, progress: bool = False
 ) -> Summary:
     """Go through every record, and decode two pictures of each image or video once.
 
     Args:
         path: .json or .jsonl in LLaVA format.
         root: Folder below which images and videos lie.
-        max_words: Samples with more words are reported as over-long.
+        too_long: Such as `longer_than` makes.
         workers: Threads that decode.
         progress: Show a bar on stderr.
     """
@@ -69,13 +75,36 @@ def check_file(
             summary.samples += 1
             summary.bad.append(("malformed", str(error)))
             continue
-        _count(summary, record, name, max_words)
+        _count(summary, record)
+        if told := too_long(record) if too_long else "":
+            summary.bad.append(("over-long", f"{name}: {told}"))
         records.append((name, record))
     _look(summary, records, Path(root), workers, progress)
     return summary
 
 
-def _count(summary: Summary, record: Record, name: str, max_words: int | None) -> None:
+def longer_than(max_length: int, tokenizer: PreTrainedTokenizerBase, template: Template = "vicuna_v1") -> TooLong:
+    """Finds samples that training would cut, or could not use.
+
+    Args:
+        max_length: In text tokens, as in `DataOptions`.
+        tokenizer: Of the language model.
+        template: As in training.
+    """
+
+    def too_long(record: Record) -> str:
+        places: list[Place | None] = ["front" if record.path else None, *[None] * (len(record.turns) - 1)]
+        try:
+            kept = encode(record.turns, tokenizer, template=template, places=places, max_length=max_length).turns
+        except ValueError as error:
+            return str(error)
+        turns = 1 if template == "plain" else len(record.turns)
+        return "" if kept == turns else f"expected at most {max_length} tokens, got room for {kept} of {turns} turns."
+
+    return too_long
+
+
+def _count(summary: Summary, record: Record) -> None:
     words = sum(len(f"{turn.question} {turn.answer}".split()) for turn in record.turns)
     summary.samples += 1
     summary.turns += len(record.turns)
@@ -83,8 +112,6 @@ def _count(summary: Summary, record: Record, name: str, max_words: int | None) -
     summary.images += record.modality == "image"
     summary.videos += record.modality == "video"
     summary.text_only += record.modality == "text"
-    if max_words is not None and words > max_words:
-        summary.bad.append(("over-long", f"{name}: expected at most {max_words} words, got {words}."))
 
 
 def _look(summary: Summary, records: list[tuple[str, Record]], root: Path, workers: int, progress: bool) -> None:
@@ -116,8 +143,10 @@ def _open(path: str) -> tuple[float, str, str]:
 
 def run(arguments: argparse.Namespace) -> int:
     """Print the summary; 1 where samples are bad."""
-    summary = check_file(
-        arguments.file, arguments.root, max_words=arguments.max_words, workers=arguments.workers, progress=True
-    )
+    too_long = None
+    if arguments.model is not None:
+        tokenizer = ReferenceProcessor.from_pretrained(arguments.model).tokenizer
+        too_long = longer_than(arguments.max_length, tokenizer, arguments.template)
+    summary = check_file(arguments.file, arguments.root, too_long=too_long, workers=arguments.workers, progress=True)
     print(summary.as_text())
     return 1 if summary.bad else 0

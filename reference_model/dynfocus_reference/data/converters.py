@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from dynfocus_connector.saving import replace_file
 from dynfocus_reference.data.records import MARKER, JsonLines
 
 Records = Iterator[dict[str, Any]]
@@ -126,15 +127,30 @@ CONVERTERS: dict[str, Callable[[str], Records]] = {
 }
 
 
-def run(arguments: Any) -> int:
-    """Write one set as JSON lines; whole or not at all."""
-    output = Path(arguments.output)
-    partial = output.with_name(output.name + ".part")
+def write_records(records: Records, path: str) -> int:
+    """Write JSON lines; how many."""
     count = 0
-    with open(partial, "w", encoding="utf-8") as file:
-        for record in CONVERTERS[arguments.set](arguments.input):
+    with open(path, "w", encoding="utf-8") as file:
+        for record in records:
             file.write(json.dumps(record, ensure_ascii=False) + "\n")
             count += 1
-    partial.replace(output)
-    print(f"{count} samples written to {output}", file=sys.stderr)
+    return count
+
+
+def run(arguments: Any) -> int:
+    """Write one set as JSON lines; whole or not at all.
+
+    Raises:
+        ValueError: a record without one of the set's fields.
+    """
+    output, counts = Path(arguments.output), []
+    records = CONVERTERS[arguments.set](arguments.input)
+    try:
+        replace_file(output, lambda part: counts.append(write_records(records, part)))
+    except KeyError as error:
+        raise ValueError(
+            f"convert-data: expected {arguments.input!r} to be {arguments.set} as its authors publish it, got a record "
+            f"without {error}."
+        ) from error
+    print(f"{counts[0]} samples written to {output}", file=sys.stderr)
     return 0

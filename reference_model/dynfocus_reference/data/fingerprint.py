@@ -11,7 +11,8 @@ from dynfocus_reference.config import ReferenceConfig
 from dynfocus_reference.vision import VisionTower
 
 if TYPE_CHECKING:
-    from dynfocus_reference.data.dataset import ConversationDataset, DataOptions
+    from dynfocus_reference.data.dataset import ConversationDataset
+    from dynfocus_reference.data.options import DataOptions
     from dynfocus_reference.model import ReferenceModel
 
 

@@ -12,7 +12,7 @@ from torch.utils.data import Sampler
 class Draw(NamedTuple):
     """Which sample, in which epoch; workers learn the epoch by nothing else."""
 
-    index: int
+    sample: int
     epoch: int
 
 
@@ -31,7 +31,13 @@ class GroupedSampler(Sampler[Draw]):
     """
 
     def __init__(
-        self, modality: Sequence[int], length: Sequence[int], batch_size: int, *, seed: int = 0, window: int = 50
+        self,
+        modality: Sequence[int] | np.ndarray,
+        length: Sequence[int] | np.ndarray,
+        batch_size: int,
+        *,
+        seed: int = 0,
+        window: int = 50,
     ) -> None:
         if batch_size < 1 or len(modality) != len(length):
             raise ValueError(

@@ -7,10 +7,10 @@ from typing import NamedTuple
 
 
 class Shard(NamedTuple):
-    """Every `count`-th file, beginning with number `index`."""
+    """Every `shards`-th file, beginning with number `number`."""
 
-    index: int = 0
-    count: int = 1
+    number: int = 0
+    shards: int = 1
 
     @staticmethod
     def parse(text: str) -> Shard:

@@ -8,7 +8,8 @@ import os
 import torch
 from transformers import TrainingArguments
 
-from dynfocus_reference.training.config import CONFIG_FOLDER, TrainConfig
+from dynfocus_reference.training.config import CONFIG_FOLDER
+from dynfocus_reference.training.settings import TrainConfig
 
 
 def training_arguments(config: TrainConfig, world_size: int) -> TrainingArguments:

@@ -12,14 +12,14 @@ from dynfocus_reference.data.records import JsonLines
 from dynfocus_reference.memory import model_state_bytes
 from dynfocus_reference.model_info import build_on_meta, resolve_config
 from dynfocus_reference.trainable import count_parameters, patterns_of
-from dynfocus_reference.training.config import TrainConfig
 from dynfocus_reference.training.room import checkpoint_bytes
+from dynfocus_reference.training.settings import TrainConfig
 
 
 def plan(config: TrainConfig, world_size: int) -> dict[str, Any]:
     """What a run would do, without building it."""
     model = build_on_meta(resolve_config(config.model), config.lora)
-    model.to(torch.bfloat16 if config.bf16 else torch.float32)
+    model.to(torch.bfloat16 if config.bf16 else torch.float32)  # type: ignore[arg-type]
     names = model.set_trainable(patterns_of(config.train))
     total, trainable = count_parameters(model), count_parameters(model, trainable_only=True)
     samples = sum(round(source.weight * _count(source.path)) for source in config.sources)

@@ -55,6 +55,10 @@ class ReferenceTrainer(Trainer):
         facts: Written into each complete checkpoint and compared on resume.
     """
 
+    model: Any
+    model_wrapped: Any
+    train_dataset: Any
+
     def __init__(self, *args: Any, max_bad_share: float, keep_checkpoints: int, facts: dict[str, Any], **kwargs: Any):
         super().__init__(*args, **kwargs)
         self.keep_checkpoints = keep_checkpoints
@@ -72,7 +76,7 @@ class ReferenceTrainer(Trainer):
         self.sampler = GroupedSampler(*data.sketch(), per_step, seed=self.args.seed)
         return self.sampler
 
-    def _run_epoch(self, **arguments: Any) -> None:
+    def _run_epoch(self, **arguments: Any) -> None:  # type: ignore[override]
         """As in the base class. On resume with several processes it would leave the sampler in the first epoch, and
         with `max_steps` take one step more than a finished run has.
         """

@@ -12,4 +12,3 @@ pytest.importorskip("transformers")
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("filterwarnings", "ignore:.*:DeprecationWarning:transformers.*")
-    config.addinivalue_line("filterwarnings", "ignore:.*:FutureWarning:transformers.*")

@@ -77,6 +77,12 @@ def start(*arguments):
     )
 
 
+def zero_runs(folder, *runs):
+    """Short runs with samples dealt out in file order to two processes, NAME:STAGE:CONFIG each; what they logged."""
+    finish(launch(Path(__file__).with_name("zero_worker.py"), folder, *runs))
+    return json.loads((folder / "logs.json").read_text())
+
+
 def kill(process):
     """kill -9 for the launcher and its workers, which have sessions of their own."""
     import psutil

@@ -11,7 +11,8 @@ from dynfocus_reference import ReferenceModel, ReferenceProcessor, preset
 from dynfocus_reference.data.check import check_file
 from dynfocus_reference.data.collate import Collator
 from dynfocus_reference.data.converters import CONVERTERS
-from dynfocus_reference.data.dataset import ConversationDataset, DataOptions, Source
+from dynfocus_reference.data.dataset import ConversationDataset
+from dynfocus_reference.data.options import DataOptions, Source
 from dynfocus_reference.data.records import parse_record
 from dynfocus_reference.data.sampler import GroupedSampler
 from dynfocus_reference.processing import byte_tokenizer
@@ -129,7 +130,7 @@ def test_sampler_groups_modality_and_length():
     sampler = GroupedSampler(modality, length, 8, seed=3)
     drawn = list(sampler)
     assert {draw.epoch for draw in drawn} == {0}
-    order = np.array([draw.index for draw in drawn])
+    order = np.array([draw.sample for draw in drawn])
     assert sorted(order) == list(range(1000))
     full = order[: 1000 // 8 * 8 - 7 * 8 * 3].reshape(-1, 8)
     assert (modality[full] == modality[full[:, :1]]).all()
@@ -137,21 +138,38 @@ def test_sampler_groups_modality_and_length():
     assert spread < 40
     assert list(sampler) == drawn
     sampler.set_epoch(1)
-    assert [draw.index for draw in sampler] != order.tolist()
+    assert [draw.sample for draw in sampler] != order.tolist()
     assert {draw.epoch for draw in sampler} == {1}
     with pytest.raises(ValueError, match=r"batch_size >= 1 .* got 0"):
         GroupedSampler([0], [1], 0)
 
 
 def test_check_data_reads_everything(folder, capsys):
-    summary = check_file(str(folder / "set.json"), str(folder), max_words=4)
+    summary = check_file(str(folder / "set.json"), str(folder))
     assert (summary.samples, summary.images, summary.videos, summary.text_only, summary.turns) == (6, 1, 3, 1, 6)
     assert summary.seconds == pytest.approx(5, abs=0.3)
-    assert sorted(kind for kind, _ in summary.bad) == ["malformed", "missing file", "over-long", "undecodable"]
+    assert sorted(kind for kind, _ in summary.bad) == ["malformed", "missing file", "undecodable"]
     assert run_verb("check-data", str(folder / "set.json"), "--root", str(folder)) == 1
     assert "set.json[4]" in capsys.readouterr().out
     assert run_verb("check-data", str(folder / "good.jsonl"), "--root", str(folder)) == 0
     assert "every sample can be used" in capsys.readouterr().out
+
+
+def test_check_data_measures_samples_as_training_does(folder, processor, tmp_path, capsys):
+    config = preset("tiny")
+    config.save_pretrained(tmp_path)
+    processor.save_pretrained(tmp_path)
+    whole = dataset(folder, processor, max_length=None)
+    lengths = [len(whole[i]["input_ids"]) for i in range(3)]
+    assert max(lengths) == lengths[0]
+    file, model = str(folder / "good.jsonl"), ("--root", str(folder), "--model", str(tmp_path))
+    assert run_verb("check-data", file, *model, "--max-length", str(lengths[0])) == 0
+    assert run_verb("check-data", file, *model, "--max-length", str(lengths[0] - 1)) == 1
+    told = f"good.jsonl[0]: expected at most {lengths[0] - 1} tokens, got room for 1 of 2 turns."
+    assert told in capsys.readouterr().out
+    assert run_verb("check-data", file, *model, "--max-length", "20") == 1
+    assert "3 over-long" in capsys.readouterr().out
+    assert run_verb("check-data", file, *model, "--max-length", "20", "--template", "plain") == 0
 
 
 CLEVRER_CHOICES = [{"choice": "the cube", "answer": "correct"}, {"choice": "the ball", "answer": "wrong"}]
@@ -201,3 +219,12 @@ def test_converters(name, tmp_path):
     assert [(record.modality, record.path, record.turns) for record in parsed] == CONVERTED[name]
     if name == "webvid-captions":
         assert parsed[0].seconds == 62
+
+
+def test_a_set_is_converted_whole_or_not_at_all(tmp_path):
+    (tmp_path / "input.json").write_text(json.dumps([*PUBLISHED["videochatgpt-100k"], {"q": "What?"}]))
+    (tmp_path / "out.jsonl").write_text("old")
+    with pytest.raises(ValueError, match=r"input\.json' to be videochatgpt-100k as .* got a record without 'a'"):
+        run_verb("convert-data", "videochatgpt-100k", str(tmp_path / "input.json"), str(tmp_path / "out.jsonl"))
+    assert (tmp_path / "out.jsonl").read_text() == "old"
+    assert len(list(tmp_path.iterdir())) == 2

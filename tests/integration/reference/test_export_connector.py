@@ -6,7 +6,7 @@ import torch
 from safetensors.torch import save_file
 
 from dynfocus_connector import DynFocusConnector
-from dynfocus_reference import ReferenceConfig, ReferenceModel, ReferenceProcessor, commands, preset
+from dynfocus_reference import ReferenceConfig, ReferenceModel, ReferenceProcessor, preset
 from dynfocus_reference.processing import byte_tokenizer
 from dynfocus_reference.train import train
 from dynfocus_reference.training.config import load_config
@@ -15,7 +15,7 @@ from dynfocus_transformers import attach
 from tests.integration.transformers.tiny import HOSTS, WIDTH, Video, text
 
 from .conftest import run_verb
-from .runs import REPOSITORY, mixture, write_run
+from .runs import mixture, write_run
 
 pytest.importorskip("accelerate")
 FILES = ["README.md", "config.json", "model.safetensors"]
@@ -49,11 +49,6 @@ def test_the_folder_holds_the_trained_connector(stages, tmp_path, place, capsys)
         assert torch.equal(one, two), name
     features = torch.randn(1, 6, 64, 64), torch.randn(1, 8, 64)
     assert torch.equal(loaded(*features).tokens, trained.eval()(*features).tokens)
-
-
-def test_the_verb_is_registered():
-    declared = (REPOSITORY / "pyproject.toml").read_text()
-    assert f'export-connector = "{commands.__name__}:{commands.add_export_connector.__name__}"' in declared
 
 
 def test_a_host_of_its_width_takes_it(tmp_path):

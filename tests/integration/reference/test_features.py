@@ -10,19 +10,20 @@ from safetensors.torch import load_file, save_file
 
 from dynfocus_reference import ReferenceModel, ReferenceProcessor, preset
 from dynfocus_reference.data.collate import Collator
-from dynfocus_reference.data.dataset import ConversationDataset, DataOptions, Source
+from dynfocus_reference.data.dataset import ConversationDataset
 from dynfocus_reference.data.features import FeatureFolder
 from dynfocus_reference.data.fingerprint import agree, weights_hash
+from dynfocus_reference.data.options import DataOptions, Source
 from dynfocus_reference.data.records import parse_record
 from dynfocus_reference.data.shard import Shard
-from dynfocus_reference.extract import extract
+from dynfocus_reference.extraction import extract
 from dynfocus_reference.processing import byte_tokenizer
 from dynfocus_reference.tower import tower_of
 from dynfocus_reference.train import train
 from dynfocus_reference.training.config import load_config
 
 from .conftest import run_verb, talk, write_video
-from .runs import finish, kill, launch, losses, shown, start, write_run
+from .runs import finish, kill, launch, losses, shown, start, write_run, zero_runs
 
 
 @pytest.fixture
@@ -128,6 +129,7 @@ def test_shards_share_the_files(folder, monkeypatch):
             Shard.parse(bad)
 
 
+@pytest.mark.slow
 def test_ranks_of_torchrun_are_shards(folder):
     finish(launch("-m", "dynfocus_reference.extract", folder / "run.yaml", "--workers", "0"))
     assert len(files(folder)) == 3
@@ -321,13 +323,12 @@ def test_zero_3_stays_in_step_on_features(folder):
     image = talk("<image>\nColour?", "White.", image=str(clips / "wide.png"))
     records = [text[0], shown(clips, 1), image, text[1], text[2], gone, shown(clips, 0), shown(clips, 1)]
     changes = {"global_batch_size": 2, "batch_size_per_gpu": 1, "frames_per_chunk": 3, "max_bad_share": 0.9}
-    found = []
-    for features in (None, str(folder / "f")):
-        path = write_run(folder, records, data={"features": features, "placeholder": "front"}, **changes)
-        if features:
-            extract(load_config(path), dtype=torch.float32)
-        worker = __file__.replace("test_features", "zero_worker")
-        finish(launch(worker, path, folder, "3"))
-        found.append([line["loss"] for line in json.loads((folder / "logs.json").read_text())["3"]])
-    assert len(found[0]) == 4
-    assert found[1] == pytest.approx(found[0], abs=1e-5)
+    paths = []
+    for name, features in (("pixels", None), ("stored", str(folder / "f"))):
+        made = write_run(folder, records, data={"features": features, "placeholder": "front"}, **changes)
+        paths.append(made.rename(folder / f"{name}.yaml"))
+    extract(load_config(paths[1]), dtype=torch.float32)
+    found = zero_runs(folder, *(f"{path.stem}:3:{path}" for path in paths))
+    pixels, stored = [[line["loss"] for line in found[path.stem]] for path in paths]
+    assert len(pixels) == 4
+    assert stored == pytest.approx(pixels, abs=1e-5)

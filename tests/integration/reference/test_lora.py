@@ -14,7 +14,7 @@ from dynfocus_reference.trainable import patterns_of
 from dynfocus_reference.training.config import load_config
 
 from .conftest import run_verb, video_batch
-from .runs import finish, launch, losses, mixture, write_run
+from .runs import losses, mixture, write_run, zero_runs
 
 pytest.importorskip("accelerate")
 SMALL = {"train": ["dynamic", "projector", "lora"], "lora": {"rank": 4, "alpha": 8, "dropout": 0.1}}
@@ -203,8 +203,7 @@ def test_targets_that_are_no_linear_layers(targets, told):
 def test_two_processes_train_adapters(clips, tmp_path):
     pytest.importorskip("deepspeed")
     path = write_run(tmp_path, mixture(clips), **SMALL)
-    finish(launch(Path(__file__).with_name("zero_worker.py"), path, tmp_path, "2,3"))
-    two, three = json.loads((tmp_path / "logs.json").read_text()).values()
+    two, three = zero_runs(tmp_path, f"zero2:2:{path}", f"zero3:3:{path}").values()
     assert [line["loss"] for line in two] == pytest.approx([line["loss"] for line in three], abs=2e-3)
     start, options = build(load_config(path))[0], load_config(path).lora
     start.set_trainable(patterns_of(["projector"]))

@@ -1,9 +1,10 @@
+import functools
 import re
 
 import pytest
 
 from dynfocus_reference import preset
-from dynfocus_reference.data.dataset import Source
+from dynfocus_reference.data.options import Source
 from dynfocus_reference.lora import LoraOptions
 from dynfocus_reference.model_info import build_on_meta
 from dynfocus_reference.train import train
@@ -25,8 +26,13 @@ def test_every_named_run_is_valid_on_eight_gpus(name):
     assert all(source.path.startswith("data/") for source in config.sources)
 
 
+@functools.cache
+def empty(lora=None):
+    return build_on_meta(preset("paper-7b"), lora)
+
+
 def trainable(name):
-    model = build_on_meta(preset("paper-7b"), load_config(name).lora)
+    model = empty(load_config(name).lora)
     model.set_trainable(patterns_of(load_config(name).train))
     return count_parameters(model, trainable_only=True)
 

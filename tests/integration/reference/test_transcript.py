@@ -13,7 +13,7 @@ import torch
 
 from dynfocus_reference import ReferenceModel, ReferenceProcessor
 from dynfocus_reference.chat import Conversation
-from dynfocus_reference.extract import extract
+from dynfocus_reference.extraction import extract
 from dynfocus_reference.train import train
 from dynfocus_reference.training.config import load_config
 

@@ -6,7 +6,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, InstructBlipQFormerConfig
 
-from dynfocus_reference import ReferenceModel, ReferenceProcessor, VisionTower, preset
+from dynfocus_reference import ReferenceModel, ReferenceProcessor, VisionTower, checkpoints, preset
 from dynfocus_reference.checkpoints import load_exactly, read_tensors
 from dynfocus_reference.processing import byte_tokenizer
 from dynfocus_reference.qformer import QuestionFormer
@@ -121,6 +121,26 @@ def test_hugging_face_folder_is_read_through_its_index(qformer, tmp_path, prefix
     report = load_qformer(other, str(tmp_path))
     assert report.loaded == len(qformer.state_dict())
     assert_same_state(other, qformer)
+
+
+def test_a_repository_of_the_hub_is_fetched_file_by_file(qformer, tmp_path, monkeypatch):
+    state, asked = hugging_face_names(qformer, ""), []
+    parts = {"a": [key for key in state if "qformer" in key], "b": [key for key in state if "vision" in key]}
+    parts |= {"c": ["query_tokens"], "never-asked-for": ["language_model.lm_head.weight"]}
+    for name, keys in parts.items():
+        save_file({key: state[key].contiguous() for key in keys}, tmp_path / f"{name}.safetensors")
+    mapping = {key: f"{name}.safetensors" for name, keys in parts.items() for key in keys}
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": mapping}))
+
+    def download(repository, name):
+        asked.append(name)
+        return str(tmp_path / name)
+
+    monkeypatch.setattr(checkpoints, "hf_hub_download", download)
+    other = QuestionFormer(InstructBlipQFormerConfig(**SMALL), 32, 4)
+    load_qformer(other, "Salesforce/instructblip-vicuna-7b")
+    assert_same_state(other, qformer)
+    assert asked == ["model.safetensors.index.json", "a.safetensors", "b.safetensors", "c.safetensors"]
 
 
 def test_every_key_of_the_published_qformer_has_a_name(qformer):

@@ -13,14 +13,15 @@ from dynfocus_reference.train import train
 from dynfocus_reference.training.config import load_config
 
 
-def main(config: str, output: str, stages: str) -> None:
-    """One run per ZeRO stage; what each logged goes to `output`/logs.json."""
+def main(output: str, *runs: str) -> None:
+    """Every run is NAME:STAGE:CONFIG and goes to `output`/NAME; what it logged goes to `output`/logs.json."""
     torch.set_num_threads(1)
     GroupedSampler.__iter__ = lambda self: (Draw(index, self.epoch) for index in range(len(self)))
     results = {}
-    for stage in stages.split(","):
-        trainer = train(load_config(config, [f"zero={stage}", f"output={output}/zero{stage}"]))
-        results[stage] = [entry for entry in trainer.state.log_history if "loss" in entry]
+    for run in runs:
+        name, stage, config = run.split(":", 2)
+        trainer = train(load_config(config, [f"zero={stage}", f"output={output}/{name}"]))
+        results[name] = [entry for entry in trainer.state.log_history if "loss" in entry]
     if trainer.args.should_save:
         Path(output, "logs.json").write_text(json.dumps(results))
 

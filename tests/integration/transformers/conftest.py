@@ -12,13 +12,14 @@ import pytest
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 pytest.importorskip("transformers")
 
+from dynfocus_transformers.adapters import REGISTRY
 from tests.integration.transformers import table
-from tests.integration.transformers.tiny import HOSTS, Tiny
+from tests.integration.transformers.tiny import HOSTS, Tiny, installed
 
 THIRD_PARTY = (
     "ignore:.*:DeprecationWarning:transformers.*",
-    "ignore:.*:FutureWarning:transformers.*",
     "ignore:.*:DeprecationWarning:peft.*",
+    "ignore:.is_gradient_checkpointing. is deprecated:FutureWarning",  # peft asks by this name
     "ignore:.*pin_memory.*:UserWarning",
     "ignore:.*use_reentrant.*:UserWarning",
 )
@@ -48,6 +49,9 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 @pytest.fixture(params=HOSTS.values(), ids=HOSTS.keys())
 def tiny(request: pytest.FixtureRequest) -> Tiny:
+    oldest = REGISTRY[request.param.name].oldest
+    if not installed(oldest):
+        pytest.skip(f"needs transformers {oldest}")
     return request.param
 
 

@@ -11,7 +11,7 @@ from transformers import AutoModelForImageTextToText
 
 from dynfocus_transformers import DynFocusForConditionalGeneration, DynFocusModelConfig, attach
 from tests.integration.transformers.connectors import Everything, trained
-from tests.integration.transformers.test_training import OTHER, ROW, SHIFTS, trainer
+from tests.integration.transformers.test_training import OTHER, ROW, SHIFTS, checkpointed, trainer
 from tests.integration.transformers.tiny import HOSTS, Tiny
 
 
@@ -70,7 +70,7 @@ def test_no_future_leak(tiny: Tiny, host: Any) -> None:
 @pytest.mark.proves("composite: Trainer, gradient checkpointing")
 def test_trainer(tiny: Tiny, host: Any, tmp_path: Path) -> None:
     model = composite(host)
-    model.gradient_checkpointing_enable()
+    checkpointed(model)
     before = {name: p.clone() for name, p in model.host.dynfocus.named_parameters()}
     run = trainer(tiny, model, tmp_path)
     run.train()

@@ -13,7 +13,7 @@ from dynfocus_connector.budget import evenly
 from dynfocus_transformers import attach
 from dynfocus_transformers.caches import CACHE
 from tests.integration.transformers.connectors import trained, training_free
-from tests.integration.transformers.tiny import Tiny, Video, text
+from tests.integration.transformers.tiny import IMAGE, VIDEO, Tiny, Video, text
 
 PROMPTS = [[text(1, 3), Video(6, 1), text(2, 6)], [text(3, 2), Video(6, 2), text(4, 4)]]
 STEPS = 5
@@ -83,7 +83,8 @@ def test_decoding_by_hand(tiny: Tiny, host: Any) -> None:
 def test_sampled_sequences(tiny: Tiny, host: Any) -> None:
     attached(host)
     batch = tiny.batch(*PROMPTS)
-    out = generate(host, batch, do_sample=True, top_k=0, num_return_sequences=3)
+    words = {"suppress_tokens": [VIDEO, IMAGE], "top_k": 0}  # no placeholder is an answer
+    out = generate(host, batch, do_sample=True, num_return_sequences=3, **words)
     length = batch["input_ids"].shape[1]
     assert len(out.sequences.unique(dim=0)) == 6
     for row in range(6):

@@ -10,7 +10,7 @@ import torch
 from dynfocus_connector import TokenBudget
 from dynfocus_transformers import adapters, attach, compress, detach
 from tests.integration.transformers.connectors import Everything, Scaled, Swapped, training_free
-from tests.integration.transformers.tiny import Picture, Tiny, Video, text
+from tests.integration.transformers.tiny import IMAGE, Picture, Tiny, Video, installed, text
 
 ROWS = {
     "one": [[text(1, 3), Video(6, 1), text(2, 6)]],
@@ -59,6 +59,8 @@ def test_generate(tiny: Tiny, host: Any, rows: list) -> None:
 @pytest.mark.proves("keep-all = un-attached: beams, returned sequences, scores")
 @torch.no_grad()
 def test_beams(tiny: Tiny, host: Any) -> None:
+    if tiny.placeholder == IMAGE and not installed("5.20"):
+        pytest.skip("before 5.20 the un-attached host mixes the rows of a batch up under beams")
     batch = tiny.batch(*ROWS["batch"])
     options = {"num_beams": 3, "num_return_sequences": 3, "output_scores": True, "do_sample": False}
     expected = greedy(host, batch, **options)

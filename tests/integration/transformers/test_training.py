@@ -11,12 +11,22 @@ import torch
 from dynfocus_transformers import attach, compress_batch
 from dynfocus_transformers.adapters import adapter_for
 from tests.integration.transformers.connectors import trained, training_free
-from tests.integration.transformers.tiny import Picture, Tiny, Video, text
+from tests.integration.transformers.tiny import Picture, Tiny, Video, installed, text
 
 SHIFTS = ("encoder.rods.key.bias", "estimator.score.regress.4.bias")
 """what a softmax and a min-max normalisation cancel: their gradient is zero in exact arithmetic"""
+EXTRAS = ["past_key_values", "rope_deltas"]
+"""what older hosts, attached or not, let Trainer take for predictions: InternVL before 5.20, Qwen before 5.23"""
 ROW = [text(1, 3), Video(6, 1), text(2, 6), text(7, 4)]
 OTHER = [text(3, 5), Video(6, 2), text(4, 3), text(8, 2)]
+
+
+def checkpointed(model: Any) -> None:
+    """Gradient checkpointing, by the name of the transformers at hand."""
+    enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
+    enable()
+    layers = [module for module in model.modules() if getattr(module, "gradient_checkpointing", False)]
+    assert len(layers) > 1
 
 
 @pytest.mark.proves("loss with labels")
@@ -52,7 +62,7 @@ def test_training_free_in_training(tiny: Tiny, host: Any) -> None:
 def test_gradients(tiny: Tiny, host: Any, checkpointing: bool) -> None:
     attach(host, trained(), ratio=0.4).train()
     if checkpointing:
-        host.gradient_checkpointing_enable()
+        checkpointed(host)
     host(**tiny.batch(ROW, OTHER, labels=True)).loss.backward()
     for name, parameter in host.dynfocus.named_parameters():
         assert parameter.grad is not None, name
@@ -68,7 +78,7 @@ def test_checkpointing(tiny: Tiny, host: Any) -> None:
     found = []
     for checkpointing in (False, True):
         if checkpointing:
-            host.gradient_checkpointing_enable()
+            checkpointed(host)
         host.zero_grad()
         torch.manual_seed(3)
         host(**batch).loss.backward()
@@ -144,7 +154,7 @@ def test_trainer(tiny: Tiny, host: Any, tmp_path: Path) -> None:
     run.train()
     moved = [name for name, p in host.dynfocus.named_parameters() if not torch.equal(p, before[name])]
     assert len(moved) >= len(before) - len(SHIFTS)
-    result = run.evaluate()
+    result = run.evaluate(ignore_keys=None if installed("5.23") else EXTRAS)
     assert seen["shapes"][0] == seen["shapes"][1]
     assert result["eval_own_loss"] == pytest.approx(result["eval_loss"], rel=1e-5)
     after = {name: p.clone() for name, p in host.dynfocus.named_parameters()}
@@ -172,15 +182,18 @@ def test_peft(tiny: Tiny, host: Any, tmp_path: Path) -> None:
     trainable = [name for name, p in wrapped.named_parameters() if p.requires_grad]
     assert any("lora" in name for name in trainable)
     assert any("dynfocus" in name for name in trainable)
-    wrapped.eval().save_pretrained(tmp_path)
+    wrapped.eval().save_pretrained(tmp_path, save_embedding_layers=False)
     with torch.no_grad():
         expected = wrapped(**batch).logits
         fresh = tiny.build()
         fresh.load_state_dict(plain)
         loaded = peft.PeftModel.from_pretrained(attach(fresh.eval(), trained(), ratio=0.4), tmp_path).eval()
-        assert torch.equal(loaded(**batch).logits, expected)
+        torch.testing.assert_close(loaded(**batch).logits, expected, atol=1e-6, rtol=0)
         out = loaded.generate(**tiny.batch(ROW), max_new_tokens=2, do_sample=False)
     assert out.shape[0] == 1
+    found, state = loaded.state_dict(), wrapped.state_dict()
+    assert found.keys() == state.keys()
+    assert all(torch.equal(found[name], value) for name, value in state.items())
 
 
 @torch.no_grad()

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 import transformers
+from packaging.version import Version
 from torch import Tensor
 
 WIDTH, VOCAB, PATCHES = 32, 128, 16
@@ -34,6 +35,11 @@ VISION: dict[str, Any] = {
 }
 MROPE = {"rope_type": "default", "mrope_section": [2, 1, 1], "rope_theta": 10000.0}
 TOKENS = {"video_token_id": VIDEO, "image_token_id": IMAGE}
+
+
+def installed(version: str) -> bool:
+    """Whether the transformers at hand is so new."""
+    return Version(transformers.__version__) >= Version(version)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,1 @@
+"""How fast, against a plain twin and against the machine: `python -m tests.benchmark.speed`."""
