@@ -65,7 +65,7 @@ def load(
         ValueError: a connector or scorer that does not belong to the model.
     """
     pretrained = pretrained if os.path.isdir(pretrained) else snapshot_download(pretrained)
-    options = {} if attn is None else {"attn_implementation": attn}
+    options: dict[str, Any] = {} if attn is None else {"attn_implementation": attn}
     model = ReferenceModel.from_pretrained(pretrained, dtype=getattr(torch, dtype), **options).eval()
     own = model.connector.config
     if scorer not in (None, own.scorer, *RIVALS):
@@ -137,7 +137,7 @@ class ReferenceEngine:
                 eos_token_id=tokenizer.eos_token_id,
                 **generation,
             )
-        answers = [tokenizer.decode(row, skip_special_tokens=True).strip() for row in rows]
+        answers = [str(tokenizer.decode(row, skip_special_tokens=True)).strip() for row in rows]
         return list(zip(answers, self.costs(written, video, rows, clock), strict=True))
 
     @torch.no_grad()
@@ -156,6 +156,7 @@ class ReferenceEngine:
             attention_mask=embedded.attention_mask.long(),
             position_ids=embedded.position_ids,
         )
+        assert embedded.labels is not None
         logits, targets = output.logits[0, :-1].float(), embedded.labels[0, 1:]
         real = targets != IGNORED_LABEL
         loss = torch.nn.functional.cross_entropy(logits[real], targets[real])
