@@ -35,7 +35,7 @@ def generation_of(given: Mapping[str, Any]) -> dict[str, Any]:
     kept = {name: given[name] for name in ALLOWED if given.get(name) is not None}
     kept.setdefault("max_new_tokens", DEFAULT_NEW_TOKENS)
     kept["do_sample"] = bool(kept.get("do_sample", float(kept.get("temperature", 0)) > 0))
-    if kept["do_sample"] and not kept.get("temperature"):
+    if kept["do_sample"] and kept.get("temperature") == 0:
         kept["do_sample"] = False
     if not kept["do_sample"]:
         kept.pop("temperature", None)

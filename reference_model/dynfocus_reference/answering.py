@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, cast
 
 import torch
+from huggingface_hub import snapshot_download
 from jaxtyping import Int
 from torch import Tensor
 
@@ -53,7 +55,7 @@ def load(
     """The engine of a model folder.
 
     Args:
-        pretrained: A folder of `ReferenceModel.save_pretrained` with its tokenizers.
+        pretrained: A folder of `ReferenceModel.save_pretrained` with its tokenizers, or a hub repository of one.
         connector: "none" keeps every patch; a folder replaces the connector; None is the model's own.
         max_tokens: Per video.
         scorer: The model's own, or "uniform" and "random" for its rivals.
@@ -62,7 +64,8 @@ def load(
     Raises:
         ValueError: a connector or scorer that does not belong to the model.
     """
-    options = {} if attn is None else {"attn_implementation": attn}
+    pretrained = pretrained if os.path.isdir(pretrained) else snapshot_download(pretrained)
+    options: dict[str, Any] = {} if attn is None else {"attn_implementation": attn}
     model = ReferenceModel.from_pretrained(pretrained, dtype=getattr(torch, dtype), **options).eval()
     own = model.connector.config
     if scorer not in (None, own.scorer, *RIVALS):
@@ -134,7 +137,7 @@ class ReferenceEngine:
                 eos_token_id=tokenizer.eos_token_id,
                 **generation,
             )
-        answers = [tokenizer.decode(row, skip_special_tokens=True).strip() for row in rows]
+        answers = [str(tokenizer.decode(row, skip_special_tokens=True)).strip() for row in rows]
         return list(zip(answers, self.costs(written, video, rows, clock), strict=True))
 
     @torch.no_grad()
@@ -153,6 +156,7 @@ class ReferenceEngine:
             attention_mask=embedded.attention_mask.long(),
             position_ids=embedded.position_ids,
         )
+        assert embedded.labels is not None
         logits, targets = output.logits[0, :-1].float(), embedded.labels[0, 1:]
         real = targets != IGNORED_LABEL
         loss = torch.nn.functional.cross_entropy(logits[real], targets[real])

@@ -28,6 +28,7 @@ def test_settings_of_other_models_are_dropped():
     assert greedy == {"max_new_tokens": 64, "num_beams": 1, "do_sample": False}
     assert generation_of({}) == {"max_new_tokens": 128, "do_sample": False}
     assert generation_of({"do_sample": True, "temperature": 0}) == {"max_new_tokens": 128, "do_sample": False}
+    assert generation_of({"do_sample": True}) == {"do_sample": True, "max_new_tokens": 128}
     sampled = generation_of({"temperature": 0.7, "top_p": 0.9})
     assert sampled == {"max_new_tokens": 128, "temperature": 0.7, "top_p": 0.9, "do_sample": True}
 

@@ -101,6 +101,13 @@ def test_rivals_put_other_frames_in_focus(folder):
     assert frames[0] != frames[1]
 
 
+def test_a_hub_repository_is_fetched(folder, monkeypatch):
+    fetched = []
+    monkeypatch.setattr("dynfocus_reference.answering.snapshot_download", lambda name: fetched.append(name) or folder)
+    assert engine("somebody/model").processor.size.height == 48
+    assert fetched == ["somebody/model"]
+
+
 def test_contradictions_are_refused(folder, tmp_path):
     with pytest.raises(ValueError, match="expected scorer 'network', 'uniform' or 'random', got 'question'"):
         engine(folder, scorer="question")
