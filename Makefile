@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 OUT ?= out
 PYTEST_ARGS ?= -n auto --dist loadfile -m "not slow and not gpu and not weights"
 
-.PHONY: demo test lint docs bench clean
+.PHONY: demo test lint docs bench study-quick study study-full clean
 
 demo: $(VENV)/.demo
 	$(BIN)/dynfocus compress "$$($(BIN)/python -c 'from dynfocus_video.clips import demo_clip; print(demo_clip())')" \
@@ -29,6 +29,10 @@ bench: $(VENV)/.dev
 	$(BIN)/python tests/benchmark/embedded_encoder.py
 	$(BIN)/python tests/benchmark/long_file.py
 	DYNFOCUS_HOSTS_TABLE=docs/results/hosts.md $(BIN)/pytest -q tests/integration/transformers
+
+study-quick study study-full: $(VENV)/.dev
+	$(BIN)/python -m dynfocus_reference.planted.study $(patsubst study-%,%,$(@:study=study-main))
+	$(BIN)/python -m dynfocus_reference.planted.page
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
