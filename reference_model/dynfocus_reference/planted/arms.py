@@ -16,6 +16,7 @@ from dynfocus_connector import CompressedVideo, DynFocusConnector, TokenBudget, 
 from dynfocus_connector.baselines import Baseline
 from dynfocus_connector.budget import evenly
 from dynfocus_connector.estimator import num_focus_frames
+from dynfocus_connector.events import Events
 from dynfocus_connector.pooled_baselines import PooledBaseline
 from dynfocus_reference.model import ReferenceModel
 from dynfocus_reference.planted.memory import Memory, remembering
@@ -34,7 +35,7 @@ class Arm:
         name: In results and tables.
         connector: Changes to the study's connector.
         rival: A baseline of the core instead of DPE and CCE.
-        frames: Chosen by the arm, or by an oracle that knows the evidence.
+        frames: Chosen by the arm, or by an oracle that knows to which events the evidence belongs.
         frozen_scorer: φ keeps its random weights.
         watches: ``"nothing"``: the prompt shows no video.
         trains: Parts of the model that learn in stage 2; DPE, CCE, projector and language model where not given.
@@ -157,17 +158,37 @@ def compress(
             count = num_focus_frames(connector.config.num_prototypes, connector.config.focus_ratio)
             draw = random if model.training else None
             focus_index = oracle_frames(batch.questions, memory.length, count, draw, stories)
-        options["focus_index"] = focus_index
-    elif not arm.chooses:
+        with remembering(connector, memory, index), choosing(connector, focus_index):
+            return connector(memory.patches(index), text, hard=True)
+    if not arm.chooses:
         options["budget"] = budget_of(model, memory.length)
     with remembering(connector, memory, index), pooling_once(connector, memory, index):
         return connector(memory.patches(index), text, **options)
 
 
+@contextmanager
+def choosing(connector: DynFocusConnector, frames: Int[Tensor, "batch chosen"]) -> Iterator[None]:
+    """Inside, DPE finds the events as ever, and puts those in focus to which the given frames belong."""
+    estimator = connector.estimator
+
+    def scores(events: Events, *unused: Any) -> Tensor:
+        chosen = events.assignment.gather(1, frames)
+        return torch.zeros_like(events.peak, dtype=torch.float32).scatter(1, chosen, 1.0)
+
+    estimator._raw_scores = scores
+    try:
+        yield
+    finally:
+        del estimator._raw_scores
+
+
 def oracle_frames(
     questions: tuple[Question, ...], length: int, count: int, random: np.random.Generator | None, stories: Any
 ) -> Int[Tensor, "batch count"]:
-    """A frame of the evidence and others beside it: in training other boards or any frames, else evenly spread ones."""
+    """A frame of the evidence and others beside it: in training other boards or any frames, else evenly spread ones.
+
+    `choosing` takes their events.
+    """
     rows = []
     for question, story in zip(questions, stories, strict=True):
         spread = evenly(length, 2 * count)

@@ -53,7 +53,7 @@ def evaluate(
     """
     model.eval()
     scores = {}
-    for kind in kinds:
+    for kind in dict.fromkeys(kinds):
         right, seen, share, tokens = [], [], [], []
         for start in range(0, len(memory), AT_ONCE):
             numbers = range(start, min(start + AT_ONCE, len(memory)))

@@ -73,18 +73,21 @@ def write_set(
 
 
 def record(story: Story, video: str, question: Question) -> dict[str, Any]:
-    """One line of a set."""
+    """One line of a set; the options stand in a rotation that the story's number decides."""
+    prompts = rotations(question)
+    prompt = prompts[story.seed % len(prompts)]
+    options = prompt.removeprefix(question.text).strip()
     return {
         "id": f"{Path(video).stem}-{question.kind}",
         "video": video,
         "duration": story.length,
         "conversations": [
-            {"from": "human", "value": f"{MARKER}\n{rotations(question)[0]}"},
+            {"from": "human", "value": f"{MARKER}\n{prompt}"},
             {"from": "gpt", "value": question.answer},
         ],
         "kind": question.kind,
         "question": question.text,
-        "options": [question.answer, *question.wrong] if question.wrong else [],
+        "options": options.split(" or ") if options else [],
         "answer": question.answer,
         "evidence": question.evidence,
     }

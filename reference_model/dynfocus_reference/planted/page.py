@@ -8,12 +8,13 @@ from pathlib import Path
 
 from dynfocus_reference.planted.figure import figure
 from dynfocus_reference.planted.paper_tables import paper_tables
+from dynfocus_reference.planted.redundancy import redundancy_table
 from dynfocus_reference.planted.results import read_results
 from dynfocus_reference.planted.settings import SETTINGS
-from dynfocus_reference.planted.tables import Table, main_table, targets
+from dynfocus_reference.planted.tables import Table, main_table, question_table, targets
 from dynfocus_video.atomic import replace_together
 
-MAIN = ("main", "ceiling")
+MAIN = ("main", "gradients", "ceiling")
 PAGE, FIGURE = "planted.md", "planted.svg"
 
 
@@ -21,7 +22,15 @@ def page(results: Path) -> dict[str, str]:
     """The page and its figure, by file name."""
     found = read_results(results)
     table = Table([result for result in found if result.setting in MAIN])
-    parts = [_introduction(), main_table(table), targets(table), paper_tables(found)]
+    asked = Table([result for result in found if result.setting == "by_question"])
+    parts = [
+        _introduction(),
+        targets(table, asked),
+        main_table(table),
+        question_table(asked),
+        redundancy_table(results),
+    ]
+    parts.append(paper_tables(found))
     return {PAGE: "\n".join(part for part in parts if part), FIGURE: figure(table)}
 
 

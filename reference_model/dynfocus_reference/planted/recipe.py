@@ -5,10 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor
 from transformers import InstructBlipQFormerConfig, LlamaConfig
 
-from dynfocus_reference.checkpoints import load_exactly
 from dynfocus_reference.config import ReferenceConfig
 from dynfocus_reference.model import ReferenceModel
 from dynfocus_reference.planted.vocabulary import question_tokenizer, word_tokenizer, words
@@ -21,22 +19,16 @@ CONNECTOR: dict[str, Any] = {
     "focus_ratio": 0.2,
     "pool_grid": 3,
     "distance_scale": "max",
+    "score_hidden": (128,),
     "spatial_prototypes": (4, 2),
     "spatial_neighbors": (4, 2),
     "num_samples": 100,
 }
 """K = 3 of L = 15 events; 9 + 4 + 2 = 15 tokens of 36 patches for a cone frame, 2 for a rod frame"""
 
-FEATURE_SCALE = 9.0
-"""the deviation of the tower's features"""
 
-
-def planted_config(**connector: Any) -> ReferenceConfig:
-    """The model of the study: about a million parameters.
-
-    Args:
-        connector: Changes to `CONNECTOR`.
-    """
+def planted_config() -> ReferenceConfig:
+    """The model of the study: about 0.65 million parameters."""
     tower = {"img_size": SIDE, "patch_size": 8, "embed_dim": DIM, "depth": 3, "num_heads": 4}
     language = LlamaConfig(
         vocab_size=len(words()),
@@ -69,26 +61,15 @@ def planted_config(**connector: Any) -> ReferenceConfig:
         text_config=language,
         qformer_config=qformer,
         num_queries=QUERIES,
-        connector={**CONNECTOR, **connector},
+        connector=dict(CONNECTOR),
     )
 
 
-def planted_model(seed: int, tower: dict[str, Tensor] | None = None, **connector: Any) -> ReferenceModel:
-    """The model with weights drawn from a seed, and a tower that sees.
-
-    The first layers of the projector are divided by `FEATURE_SCALE`, so that its outputs begin at the size of the
-    language model's embeddings.
-    """
+def planted_model(seed: int) -> ReferenceModel:
+    """The model with weights drawn from a seed."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = ReferenceModel(planted_config(**connector))
-    if tower is not None:
-        load_exactly(model.vision, tower, part="vision tower", source="the study's tower")
-    projector = model.connector.encoder.projector
-    with torch.no_grad():
-        projector.content[0].weight /= FEATURE_SCALE
-        projector.context.weight /= FEATURE_SCALE
-    return model
+        return ReferenceModel(planted_config())
 
 
 def planted_processor(config: ReferenceConfig | None = None) -> ReferenceProcessor:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from dynfocus_reference.planted.arms import ABLATIONS, ARMS, Arm
-from dynfocus_reference.planted.questions import Kind
+from dynfocus_reference.planted.questions import KINDS, Kind
 from dynfocus_reference.planted.training import Schedule
 
 STAGE_2 = Schedule(steps=120, batch=16, rate=1e-3, score_rate=1e-2)
+LONGER = STAGE_2._replace(steps=160, batch=24)
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,7 +24,7 @@ class Setting:
         stories, samples: To learn from.
         test_stories: To be asked about, one question of each kind.
         length: Frames of a story.
-        kinds: Of questions; all where not given.
+        kinds: Of questions, in turn.
     """
 
     name: str
@@ -32,9 +33,9 @@ class Setting:
     schedule: Schedule = STAGE_2
     stories: int = 300
     samples: int = 2400
-    test_stories: int = 80
+    test_stories: int = 60
     length: int = 32
-    kinds: tuple[Kind, ...] | None = None
+    kinds: tuple[Kind, ...] = KINDS
 
 
 def _some(*names: str) -> dict[str, Arm]:
@@ -45,14 +46,21 @@ def _rows(*names: str) -> dict[str, Arm]:
     return {name: ABLATIONS[name] for name in names}
 
 
-QUICK = ("dynfocus", "question scorer", "frozen scorer", "uniform frames", "mean pooling", "oracle frames")
+QUICK = ("dynfocus", "frozen scorer", "uniform frames", "mean pooling", "oracle frames")
+
+GRADIENTS = ("straight-through", "gumbel", "diagonal gradient", "importance", "question only")
+CEILING = ("all tokens",)
+ELSEWHERE = ("question scorer", *GRADIENTS, *CEILING)
+BY_QUESTION = ("question scorer", *QUICK)
 
 SETTINGS = {
     setting.name: setting
     for setting in (
         Setting("quick", _some(*QUICK), seeds=2, stories=200, samples=2000, test_stories=50),
-        Setting("main", {name: arm for name, arm in ARMS.items() if name != "all tokens"}),
-        Setting("ceiling", _some("all tokens")),
+        Setting("main", {name: arm for name, arm in ARMS.items() if name not in ELSEWHERE}),
+        Setting("by_question", _some(*BY_QUESTION), schedule=LONGER, kinds=("by_question",)),
+        Setting("gradients", _some(*GRADIENTS)),
+        Setting("ceiling", _some(*CEILING)),
         Setting("table6", _rows("(0, 256)", "(2, 256)", "(2, 2)", "(2, 0)")),
         Setting("table7", _rows("xoo", "oox")),
         Setting("table11", _rows("k-means", "weighted k-means")),

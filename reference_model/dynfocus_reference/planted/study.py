@@ -17,11 +17,12 @@ from dynfocus_reference.model import ReferenceModel
 from dynfocus_reference.planted.arms import Arm, install
 from dynfocus_reference.planted.evaluation import Score, evaluate
 from dynfocus_reference.planted.memory import Memory, look
-from dynfocus_reference.planted.pretraining import pretrain, pretrained
-from dynfocus_reference.planted.questions import KINDS
+from dynfocus_reference.planted.pretraining import pretrained
+from dynfocus_reference.planted.redundancy import write_redundancy
 from dynfocus_reference.planted.results import Key, Result, missing, rounded
 from dynfocus_reference.planted.samples import Sample, training_pool
 from dynfocus_reference.planted.settings import SETTINGS, Setting
+from dynfocus_reference.planted.sweeps import LENGTHS, sweep, sweep_keys
 from dynfocus_reference.planted.training import train_arm
 from dynfocus_reference.planted.world import write_story
 from dynfocus_reference.processing import ReferenceProcessor
@@ -53,15 +54,20 @@ def _save(path: Path, values: np.ndarray) -> None:
         np.save(file, values)
 
 
-@functools.lru_cache(maxsize=1)
+@functools.lru_cache(maxsize=2)
+def memories(stories: int, test_stories: int, length: int, seed: int, cache: Path) -> tuple[Memory, Memory]:
+    """Stories to learn from and stories to be asked about."""
+    model, _ = pretrained(cache)
+    train = memory_of(model, TRAIN_STORIES + 10**4 * seed, stories, length, cache)
+    return train, memory_of(model, TEST_STORIES + 10**4 * seed, test_stories, length, cache)
+
+
+@functools.lru_cache(maxsize=2)
 def ground(setting: Setting, seed: int, cache: Path) -> tuple[Memory, Memory, list[Sample], ReferenceProcessor]:
-    """What all arms of a seed share: stories to learn from, stories to be asked about, and samples."""
-    model, processor = pretrained(cache)
-    length = setting.length
-    train = memory_of(model, TRAIN_STORIES + 10**4 * seed, setting.stories, length, cache)
-    test = memory_of(model, TEST_STORIES + 10**4 * seed, setting.test_stories, length, cache)
-    pool = training_pool(train.stories, processor, setting.kinds or KINDS, setting.samples, seed)
-    return train, test, pool, processor
+    """What all arms of a seed share: stories, samples and the words."""
+    train, test = memories(setting.stories, setting.test_stories, setting.length, seed, cache)
+    _, processor = pretrained(cache)
+    return train, test, training_pool(train.stories, processor, setting.kinds, setting.samples, seed), processor
 
 
 def run(setting: Setting, arm: Arm, seed: int, folder: Path, cache: Path) -> list[Result]:
@@ -70,12 +76,12 @@ def run(setting: Setting, arm: Arm, seed: int, folder: Path, cache: Path) -> lis
     model, _ = pretrained(cache)
     install(arm, model, seed)
     seconds = train_arm(arm, model, train, pool, setting.schedule, seed)
-    scores = evaluate(arm, model, test, processor, setting.kinds or KINDS)
+    scores = evaluate(arm, model, test, processor, setting.kinds)
     if arm.name in KEPT:
         model.save_pretrained(trained_folder(cache, setting, arm.name, seed))
     results = [_result(setting, arm.name, seed, scores, seconds, arm.effort)]
     if arm.name == "dynfocus":
-        shuffled = evaluate(arm, model, test, processor, setting.kinds or KINDS, shift=len(test) // 2)
+        shuffled = evaluate(arm, model, test, processor, setting.kinds, shift=len(test) // 2)
         results.append(_result(setting, "shuffled video", seed, shuffled, seconds, arm.effort))
     for result in results[::-1]:
         result.write(folder)
@@ -113,11 +119,10 @@ def _job(setting_name: str, arm_name: str, seed: int, folder: Path, cache: Path)
 def run_all(names: Sequence[str], folder: Path, cache: Path, workers: int) -> None:
     """Every run of the settings that has no result, seed by seed."""
     cache.mkdir(parents=True, exist_ok=True)
-    pretrain(cache)
     keys = [
         Key(name, arm, seed) for name in names for seed in range(SETTINGS[name].seeds) for arm in SETTINGS[name].arms
     ]
-    todo = missing(keys, folder)
+    todo = missing(sorted(keys, key=lambda key: key.seed), folder)
     print(f"{len(keys) - len(todo)} of {len(keys)} runs are there", flush=True)
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(workers, mp_context=context) as pool:
@@ -135,12 +140,34 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--workers", type=int, default=2, help="processes, of one thread each")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
+    options.cache.mkdir(parents=True, exist_ok=True)
     run_all(SIZES[options.size], options.results, options.cache, options.workers)
+    if options.size != "quick":
+        main_setting = SETTINGS["main"]
+        train, _ = memories(main_setting.stories, main_setting.test_stories, main_setting.length, 0, options.cache)
+        write_redundancy(train, options.results)
+    if options.size == "full":
+        run_sweeps(options.results, options.cache)
+
+
+def run_sweeps(folder: Path, cache: Path) -> None:
+    """L and r at evaluation, on every model of the main comparison that the cache has kept."""
+    main_setting = SETTINGS["main"]
+    for seed in range(main_setting.seeds):
+        trained = trained_folder(cache, main_setting, "dynfocus", seed)
+        if not trained.is_dir():
+            print(f"no model of seed {seed} in {cache}: delete its result to train it again", flush=True)
+            continue
+        for length, count in LENGTHS.items():
+            if missing(sweep_keys(length, seed), folder):
+                model, processor = pretrained(cache)
+                memory = memory_of(model, TEST_STORIES + 10**4 * seed, count, length, cache)
+                sweep(trained, memory, processor, seed, folder)
 
 
 SIZES = {
     "quick": ("quick",),
-    "main": ("main", "ceiling"),
+    "main": ("main", "by_question", "gradients", "ceiling"),
     "full": tuple(name for name in SETTINGS if name != "quick"),
 }
 

@@ -119,7 +119,7 @@ def main_table(table: Table) -> str:
     return "\n".join(
         [
             "## The main comparison\n",
-            "Share of questions answered right in every rotation of their options; mean and 95 % interval over seeds.\n",
+            "Share of questions answered right in every rotation of the options; mean and 95 % interval over seeds.\n",
             rows(("", *(kind.replace("_", " ") for kind in kinds)), accuracies),
             "What was in focus, how much of the way from uniform to oracle frames an arm goes (mean of the first three "
             "kinds), visual tokens per video and seconds of training.\n",
@@ -129,33 +129,48 @@ def main_table(table: Table) -> str:
     )
 
 
-def targets(table: Table) -> str:
-    """What the study set out to show, and whether it did."""
-    salience = table.recall("dynfocus", "salience")
-    lines = [
-        _threshold("end-to-end selection finds the evidence: recall ≥ 0.95 on salience questions, K/L = 0.2", salience),
-        *(
-            _above(table, f"answers salience questions better than {arm}", "dynfocus", arm, "salience")
-            for arm in ("uniform frames", "random frames", "frozen scorer", *POOLED)
-        ),
-        _threshold(
-            "the question-conditioned scorer finds the evidence: recall ≥ 0.95 on by-question tasks",
-            table.recall("question scorer", "by_question"),
-        ),
-        *(
-            _above(table, f"it answers by-question tasks better than {arm}", "question scorer", arm, "by_question")
-            for arm in ("dynfocus", "uniform frames", "random frames", "frozen scorer", *POOLED)
-        ),
-        *(
-            _above(table, f"cones + rods beat cones alone on {kind}", "dynfocus", "cones alone", kind)
-            for kind in ("order", "count", "motion")
-        ),
-        _above(table, "cones + rods beat rods alone on detail", "dynfocus", "rods alone", "detail"),
-    ]
+def question_table(table: Table) -> str:
+    """The comparison on by-question tasks alone."""
+    body = []
+    for arm in table.arms:
+        precision = table.interval(arm, lambda result: result.kinds["by_question"]["precision"])
+        cells = [table.accuracy(arm, "by_question"), table.recall(arm, "by_question"), precision]
+        body.append([arm, *(shown(cell) for cell in cells), str(len(table.of(arm)))])
+    return "\n".join(
+        [
+            "## By-question tasks alone\n",
+            "Trained and asked on by-question tasks only, a little longer. Four boards take turns to be the "
+            "evidence and K is 3, so that a scorer that sees no text finds it in three of four cases at best.\n",
+            rows(("", "accuracy", "recall", "precision", "seeds"), body),
+        ]
+    )
+
+
+def targets(table: Table, asked: Table) -> str:
+    """What the study set out to show, and whether it did.
+
+    Args:
+        table: The main comparison.
+        asked: The one on by-question tasks alone.
+    """
+    end_to_end = "end-to-end selection finds the evidence: recall ≥ 0.95 on salience questions, K/L = 0.2"
+    by_question = "the question-conditioned scorer finds the evidence: recall ≥ 0.95 on by-question tasks"
+    rivals = ("uniform frames", "random frames", "frozen scorer", *POOLED)
+    lines = [_threshold(end_to_end, table.recall("dynfocus", "salience"))]
+    for rival in rivals:
+        claim = f"it answers salience questions better than {rival}"
+        lines.append(_above(table, claim, "dynfocus", rival, "salience"))
+    lines.append(_threshold(by_question, asked.recall("question scorer", "by_question")))
+    for rival in (arm for arm in asked.arms if arm not in ("question scorer", "oracle frames")):
+        claim = f"it answers by-question tasks better than {rival}"
+        lines.append(_above(asked, claim, "question scorer", rival, "by_question"))
+    for kind in ("order", "count", "motion"):
+        lines.append(_above(table, f"cones + rods beat cones alone on {kind}", "dynfocus", "cones alone", kind))
+    lines.append(_above(table, "cones + rods beat rods alone on detail", "dynfocus", "rods alone", "detail"))
     return "\n".join(
         [
             "## What it set out to show\n",
-            "“Yes” means that the 95 % intervals do not touch.\n",
+            "“Yes” means a recall that is reached, or 95 % intervals that do not touch.\n",
             rows(("claim", "numbers", "shown"), lines),
         ]
     )
@@ -172,7 +187,9 @@ def _above(table: Table, claim: str, ours: str, theirs: str, kind: str) -> list[
     mine, other = table.accuracy(ours, kind), table.accuracy(theirs, kind)
     if mine is None or other is None:
         return [claim, "–", "not run yet"]
-    if mine.above(other):
+    if min(mine.count, other.count) == 1:
+        verdict = "one seed only: no interval"
+    elif mine.above(other):
         verdict = "yes"
     elif other.above(mine):
         verdict = f"no: the opposite, by {other.mean - mine.mean:.2f}"

@@ -17,6 +17,8 @@ from dynfocus_reference.planted.world import GRID, Story, render, write_story
 
 POOLED = 3
 """cells along a side in which tiles of boards must still be told apart"""
+FEATURE_SCALE = 9.0
+"""the deviation of the features after training: divided by it, they are as large as those of a text encoder"""
 FIRST_FRAMED = next(number for number, thing in enumerate(THINGS) if thing.startswith("framed"))
 
 
@@ -113,4 +115,15 @@ def train_tower(
         schedule.step()
         losses.append(loss.item())
     tower.requires_grad_(False)
+    divide_output(tower, FEATURE_SCALE)
     return losses
+
+
+@torch.no_grad()
+def divide_output(tower: nn.Module, divisor: float) -> None:
+    """Everything that adds to the residual stream, divided; the norms inside the blocks do not notice."""
+    for parameter in (*tower.patch_embed.proj.parameters(), tower.cls_token, tower.pos_embed):  # type: ignore
+        parameter /= divisor
+    for block in tower.blocks:  # type: ignore[union-attr]
+        for parameter in (*block.attn.proj.parameters(), *block.mlp.fc2.parameters()):  # type: ignore[union-attr]
+            parameter /= divisor

@@ -2,13 +2,12 @@
 
 First single frames, then three frames, then short stories, then stories of full length, always with given frames in
 focus; in between, stories are shown as every rival shows them, so that no arm begins with tokens it has never seen.
-Every sample is a conversation of several questions.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -27,19 +26,35 @@ from dynfocus_reference.trainable import STAGES, patterns_of
 
 ORACLE = ARMS["oracle frames"]
 RIVALS = ("rods alone", "mean pooling", "token merging", "event merging", "q-former queries")
-EVERY = 3
+EVERY = 4
 """of so many steps on full stories one shows a rival's tokens"""
 SHORT = 12
 """frames of the short stories"""
 
 
-class Plan(NamedTuple):
-    """The four parts of stage 1."""
+class Part(NamedTuple):
+    """One part of stage 1."""
 
-    one_frame: Schedule = Schedule(400, 32, 3e-3)
-    three_frames: Schedule = Schedule(700, 24, 3e-3)
-    short_stories: Schedule = Schedule(400, 16, 2e-3)
-    stories: Schedule = Schedule(800, 16, 2e-3)
+    name: str
+    stories: Literal["short", "long"]
+    frames: int
+    """in focus"""
+    whole: bool
+    """the rest of the story is shown too, as rods"""
+    turns: int | None
+    """questions of a conversation; all that can be asked where None"""
+    schedule: Schedule
+
+
+PLAN = (
+    Part("one frame", "long", 1, False, None, Schedule(400, 32, 3e-3)),
+    Part("three frames", "long", 3, False, None, Schedule(700, 24, 3e-3)),
+    Part("short stories", "short", 3, True, None, Schedule(400, 16, 2e-3)),
+    Part("three frames, one question", "long", 3, False, 1, Schedule(500, 48, 2e-3)),
+    Part("short stories, one question", "short", 3, True, 1, Schedule(300, 32, 2e-3)),
+    Part("stories, one question", "long", 3, True, 1, Schedule(1000, 32, 2e-3)),
+)
+"""Conversations of several questions first, then single questions, as they are asked later."""
 
 
 class Shown(NamedTuple):
@@ -50,7 +65,7 @@ class Shown(NamedTuple):
 
 
 def about_frames(
-    memory: Memory, processor: ReferenceProcessor, count: int, items: int, seed: int, whole: bool
+    memory: Memory, processor: ReferenceProcessor, count: int, items: int, seed: int, whole: bool, turns: int | None = 1
 ) -> list[Shown]:
     """Conversations about boards in `count` frames and, where the whole story is shown, about the story."""
     random = np.random.default_rng(seed)
@@ -63,7 +78,7 @@ def about_frames(
         while len(frames) < count:
             frame = int(random.integers(story.length))
             frames += [frame] if frame not in frames else []
-        questions = _about(story, names, random, whole)
+        questions = _about(story, names, random, whole)[:turns]
         order = sorted if whole else list
         pool.append(Shown(order(frames), conversation(number, questions, processor, random)))
     return pool
@@ -133,24 +148,24 @@ def _sharing(arm: Arm, model: ReferenceModel, seed: int) -> nn.Module:
 
 
 def warm_up(
-    model: ReferenceModel, memory: Memory, short: Memory, processor: ReferenceProcessor, plan: Plan, seed: int
+    model: ReferenceModel,
+    memory: Memory,
+    short: Memory,
+    processor: ReferenceProcessor,
+    plan: Sequence[Part] = PLAN,
+    seed: int = 0,
 ) -> dict[str, list[float]]:
-    """All of stage 1; the losses of its parts. The Q-Former is frozen before the last."""
-    model.set_trainable(patterns_of(STAGES["stage2-with-qformer"]))
-    model.train()
+    """All of stage 1; the losses of its parts. Tower and Q-Former are frozen."""
     losses = {}
-    for number, (name, stories, count) in enumerate(
-        (("one_frame", memory, 1), ("three_frames", memory, 3), ("short_stories", short, 3))
-    ):
-        whole = stories is short
-        pool = about_frames(stories, processor, count, 4000, seed + number, whole)
-        losses[name] = read(model, stories, pool, getattr(plan, name), seed, whole=whole, rivals=False)
-        print(f"{name}: loss {np.mean(losses[name][-20:]):.3f}", flush=True)
     model.set_trainable(patterns_of(STAGES["stage2"]))
+    model.train()
     memory.forget()
-    pool = about_frames(memory, processor, 3, 4000, seed + 3, True)
-    losses["stories"] = read(model, memory, pool, plan.stories, seed, whole=True, rivals=True)
-    print(f"stories: loss {np.mean(losses['stories'][-20:]):.3f}", flush=True)
+    for number, part in enumerate(plan):
+        stories = short if part.stories == "short" else memory
+        long = part.whole and stories is memory
+        pool = about_frames(stories, processor, part.frames, 4000, seed + number, part.whole, part.turns)
+        losses[part.name] = read(model, stories, pool, part.schedule, seed + number, whole=part.whole, rivals=long)
+        print(f"{part.name}: loss {np.mean(losses[part.name][-20:]):.3f}", flush=True)
     return losses
 
 

@@ -31,7 +31,7 @@ def test_an_arm_learns_for_a_step_and_answers(name, few, processor, pool):
     changed = {key.split(".")[0] for key, value in model.named_parameters() if not torch.equal(before[key], value)}
     assert "vision" not in changed
     assert "qformer" not in changed
-    assert changed == ({"language_model"} if arm.watches == "nothing" else set(p.split(".")[0] for p in arm.trains))
+    assert changed == ({"language_model"} if arm.watches == "nothing" else {part.split(".")[0] for part in arm.trains})
     scores = evaluate(arm, model, few, processor, ("salience", "order"))
     assert all(0 <= score.accuracy <= 1 for score in scores.values())
     assert (scores["salience"].recall is not None) == arm.chooses

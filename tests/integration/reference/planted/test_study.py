@@ -18,7 +18,7 @@ from dynfocus_reference.planted.results import Key, Result, missing, read_result
 from dynfocus_reference.planted.settings import SETTINGS, Setting
 from dynfocus_reference.planted.tables import Table, targets
 from dynfocus_reference.planted.training import Schedule
-from dynfocus_reference.planted.warmup import Plan
+from dynfocus_reference.planted.warmup import PLAN
 
 DOCS = Path(__file__).parents[4] / "docs" / "results"
 TINY = Setting("tiny", {"dynfocus": ARMS["dynfocus"]}, 1, Schedule(2, 4, 1e-3), stories=4, samples=8, test_stories=2)
@@ -34,12 +34,10 @@ def cache(tmp_path_factory):
 
 
 def test_pretraining_is_done_once(tmp_path):
-    short = Schedule(1, 2, 1e-3)
-    folder = pretrain(tmp_path, tower_steps=1, stories=3, shorts=3, plan=Plan(short, short, short, short))
+    plan = [part._replace(schedule=Schedule(1, 2, 1e-3)) for part in PLAN]
+    folder = pretrain(tmp_path, tower_steps=1, stories=3, shorts=3, plan=plan)
     assert {"model.safetensors", "config.json", "losses.json"} <= {path.name for path in folder.iterdir()}
-    assert list(json.loads((folder / "losses.json").read_text())) == [
-        "tower", "one_frame", "three_frames", "short_stories", "stories"
-    ]  # fmt: skip
+    assert list(json.loads((folder / "losses.json").read_text())) == ["tower", *(part.name for part in PLAN)]
     pretrained(tmp_path)
     time = (folder / "model.safetensors").stat().st_mtime_ns
     pretrain(tmp_path)
@@ -83,7 +81,7 @@ def test_the_page_tells_what_was_found_and_what_was_not_run(tmp_path):
     assert "| dynfocus | 0.91 ± 0.02 |" in text
     table = Table(read_results(tmp_path))
     assert table.closed("dynfocus") == pytest.approx((0.6 / 0.7, 0.0, 3), abs=1e-6)
-    verdicts = [line for line in targets(table).splitlines() if line.startswith("| ")]
+    verdicts = [line for line in targets(table, Table([])).splitlines() if line.startswith("| ")]
     assert "| yes |" in next(line for line in verdicts if "recall ≥ 0.95 on salience" in line)
     assert "| yes |" in next(line for line in verdicts if "salience questions better than uniform" in line)
     assert "| not run yet |" in next(line for line in verdicts if "better than mean pooling" in line)
