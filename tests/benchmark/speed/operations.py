@@ -130,8 +130,7 @@ def spatial(frames: int, *, dim: int = DIM, target: float | None = None) -> Oper
         frames=frames,
         series="S-DPC",
         target=target,
-        why="the floor is half a Gram matrix at the rate of a large product; products of 256 rows are slower, and the "
-        "rest is the search for neighbours, centres and members",
+        why="matrix products are about half of our time; the rest is the search for neighbours, centres and members",
     )
 
 

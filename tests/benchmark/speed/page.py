@@ -49,6 +49,7 @@ def document(result: Result, name: str) -> Iterable[str]:
         "- *floor*: the row's multiply-adds at the rate of a square matrix product "
         f"({rate(result, 'multiply_adds')} G/s in this run), or its traffic at the rate of a copy "
         f"({rate(result, 'copied_bytes')} GB/s), whichever is longer; both rates are measured beside each row.",
+        "- Rows do not depend on each other: an interrupted run goes on with `--resume`.",
         "- Features are synthetic (scenes and noise), not those of a vision encoder.",
         "",
         *ROWS,
