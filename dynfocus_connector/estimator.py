@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from fractions import Fraction
-from typing import Any, get_args
+from typing import Any, get_args, overload
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -29,14 +28,20 @@ from dynfocus_connector.topk import hard_topk_indices, perturbed_topk
 from dynfocus_connector.topk_gumbel import gumbel_topk
 
 
-def num_focus_frames(num_prototypes: int, focus_ratio: float | int) -> int:
-    """K = ⌈r·L⌉ in exact arithmetic on the decimal that was written, so that 0.28 of 25 is 7.
+@overload
+def num_focus_frames(num_prototypes: int, focus_ratio: float) -> int: ...
+@overload
+def num_focus_frames(num_prototypes: Int[Tensor, " batch"], focus_ratio: float) -> Int[Tensor, " batch"]: ...
+def num_focus_frames(num_prototypes: Any, focus_ratio: float) -> Any:
+    """K = ⌈r·L⌉ of the decimal that was written: what rounding adds to the product is taken off, so 0.28 of 25 is 7.
 
     Example:
         >>> num_focus_frames(25, 0.8), num_focus_frames(16, 0.8), num_focus_frames(25, 0.28)
         (20, 13, 7)
     """
-    return math.ceil(Fraction(str(focus_ratio)) * num_prototypes)
+    if isinstance(num_prototypes, Tensor):
+        return (num_prototypes.double() * focus_ratio * (1 - 1e-15)).ceil().long()
+    return math.ceil(num_prototypes * focus_ratio * (1 - 1e-15))
 
 
 class DynamicPrototypeEstimator(nn.Module):
@@ -284,7 +289,7 @@ class DynamicPrototypeEstimator(nn.Module):
         return torch.where(asked, mixed, importance)
 
     def _num_focus(self, mask: Tensor, num_focus: int | None) -> tuple[int | Tensor, int]:
-        """K of every video, and the largest; from a table, so that nothing is read from the device."""
+        """K of every video, and the largest; nothing is read from the device or copied to it."""
         available = mask.shape[1]
         if num_focus is not None:
             if not 0 <= num_focus <= available:
@@ -293,8 +298,7 @@ class DynamicPrototypeEstimator(nn.Module):
                     f"got {num_focus}."
                 )
             return num_focus, num_focus
-        table = [num_focus_frames(n, self.focus_ratio) for n in range(available + 1)]
-        return torch.tensor(table, device=mask.device)[mask.sum(1)], table[-1]
+        return num_focus_frames(mask.sum(1), self.focus_ratio), num_focus_frames(available, self.focus_ratio)
 
     def _soft_mask(
         self,

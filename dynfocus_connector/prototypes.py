@@ -62,7 +62,7 @@ def member_weights(
     if weights not in get_args(MergeWeights):
         raise ValueError(f"merge_prototypes: expected weights to be one of {get_args(MergeWeights)}, got {weights!r}.")
     label, real = assignment.clamp(min=0), (assignment >= 0) & finite
-    clusters = (len(label), centers.shape[1])
+    clusters = (label.shape[0], centers.shape[1])
     if weights == "centers":
         index = torch.arange(label.shape[1], device=label.device)
         weight = (centers.gather(1, label) == index).to(log_importance.dtype)

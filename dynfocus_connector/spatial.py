@@ -11,8 +11,9 @@ from torch import Tensor, nn
 
 from dynfocus_connector.choices import DistanceScale, MergeWeights, SpatialOrder
 from dynfocus_connector.distances import finite_points
+from dynfocus_connector.kernels import kernels_serve
 from dynfocus_connector.merging import SpatialMerging, merge_members
-from dynfocus_connector.peaks import density_peaks
+from dynfocus_connector.peaks import DensityPeaks, density_peaks
 from dynfocus_connector.prototypes import member_weights
 
 DISTANCES_PER_CHUNK = {"cpu": 2**19, "cuda": 2**24}
@@ -35,6 +36,7 @@ class SpatialPrototypes(nn.Module):
         merge_weights: As in `merge_prototypes`.
         distance_scale: As in `density_peaks`.
         order: Rows of G_t level by level, or grouped (exactly two levels).
+        kernels: True or False for the Triton kernel or the plain code; None follows DYNFOCUS_KERNELS.
     """
 
     def __init__(
@@ -45,6 +47,7 @@ class SpatialPrototypes(nn.Module):
         merge_weights: MergeWeights = "importance",
         distance_scale: DistanceScale = 1.0,
         order: SpatialOrder = "by_level",
+        kernels: bool | None = None,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
@@ -61,6 +64,7 @@ class SpatialPrototypes(nn.Module):
         self.merge_weights = merge_weights
         self.distance_scale = distance_scale
         self.order = order
+        self.kernels = kernels
         self.group_score = (
             nn.Linear(num_prototypes[1], num_prototypes[1], device=device, dtype=dtype) if order == "grouped" else None
         )
@@ -76,13 +80,18 @@ class SpatialPrototypes(nn.Module):
     def forward(self, frames: Float[Tensor, "batch frames patches dim"]) -> SpatialMerging:
         """Rows and weights of every patch of every frame."""
         batch, length = frames.shape[:2]
-        room = DISTANCES_PER_CHUNK.get(frames.device.type, 2**22) // frames.shape[2] ** 2
-        chunks = frames.detach().flatten(0, 1).split(max(room, 1))
-        parts = [self._cluster(chunk) for chunk in chunks]
+        parts = [self._cluster(chunk) for chunk in self._chunks(frames.detach().flatten(0, 1))]
         merging = SpatialMerging(
             *(torch.cat(values).unflatten(0, (batch, length)) for values in zip(*parts, strict=True))
         )
         return merging if self.group_score is None else self._grouped(merging, frames)
+
+    @staticmethod
+    def _chunks(frames: Float[Tensor, "all_frames patches dim"]) -> Sequence[Tensor]:
+        """As many frames at a time as memory bears; a graph for any number of frames takes them all at once."""
+        if torch.compiler.is_compiling():
+            return [frames]
+        return frames.split(max(DISTANCES_PER_CHUNK.get(frames.device.type, 2**22) // frames.shape[1] ** 2, 1))
 
     @torch.no_grad()
     def _cluster(self, frames: Float[Tensor, "frames patches dim"]) -> SpatialMerging:
@@ -93,7 +102,7 @@ class SpatialPrototypes(nn.Module):
         rows, weights, centers, densities = [], [], [], []
         for level, count in enumerate(self.num_prototypes):
             neighbors = self.num_neighbors[min(level, len(self.num_neighbors) - 1)]
-            peaks = density_peaks(points, count, neighbors, mask=mask, distance_scale=self.distance_scale)
+            peaks = self._peaks(points, count, neighbors, mask)
             weight = member_weights(peaks.log_importance, peaks.assignment, peaks.centers, finite, self.merge_weights)
             chain = chain.then(peaks.assignment.clamp(min=0), weight)
             points = merge_members(points, peaks.assignment, weight, peaks.centers.shape[1])
@@ -109,6 +118,16 @@ class SpatialPrototypes(nn.Module):
         return SpatialMerging(
             torch.stack(rows, 1), torch.stack(weights, 1), torch.cat(centers, 1), torch.cat(densities, 1)
         )
+
+    def _peaks(self, points: Tensor, count: int, neighbors: int, mask: Tensor | None) -> DensityPeaks:
+        """Of patches with a kernel where there is one; of the prototypes of a level before, which may be missing,
+        without."""
+        if mask is None and kernels_serve(points, self.kernels):
+            from dynfocus_connector.kernels.frame_peaks import MOST_NEIGHBORS, MOST_PATCHES, frame_peaks
+
+            if points.shape[1] <= MOST_PATCHES and neighbors <= MOST_NEIGHBORS:
+                return frame_peaks(points, count, neighbors, distance_scale=self.distance_scale)
+        return density_peaks(points, count, neighbors, mask=mask, distance_scale=self.distance_scale)
 
     def _grouped(self, merging: SpatialMerging, frames: Tensor) -> SpatialMerging:
         """Coarse prototypes followed by their members, each group times its softmax weight (the authors' code)."""
