@@ -32,6 +32,7 @@ bench: $(VENV)/.dev
 	$(BIN)/python tests/benchmark/relaxation.py
 	$(BIN)/python tests/benchmark/embedded_encoder.py
 	$(BIN)/python tests/benchmark/long_file.py
+	$(BIN)/python -m tests.benchmark.hosts_pay
 	DYNFOCUS_HOSTS_TABLE=docs/results/hosts.md $(BIN)/pytest -q tests/integration/transformers
 
 $(VENV)/bin/python:
