@@ -294,8 +294,8 @@ encoder does the same work in both, which bounds what a connector can save. Befo
 keeps every token must give the host's own logits bit for bit.{small}"""
 SMALL_TEXT = """
 
-These hosts are small; as in the published ones most parameters are in the language model, and there are four patches per
-token. On a GPU the command measures the shapes of LLaVA-OneVision-7B and Qwen2.5-VL-7B instead; those numbers are not
+These hosts are small; as in the published ones most parameters are in the language model, with four patches per token.
+On a GPU the command measures the shapes of LLaVA-OneVision-7B and Qwen2.5-VL-7B instead; those numbers are not
 known here. Left out for their time (frames × requests):
 {left_out}."""
 
