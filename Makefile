@@ -38,6 +38,7 @@ bench: $(VENV)/.dev
 	$(BIN)/python tests/benchmark/long_file.py
 	$(BIN)/dynfocus cost --max-tokens 20000
 	$(BIN)/python -m tests.benchmark.streaming
+	$(BIN)/python -m tests.benchmark.hosts_pay
 	DYNFOCUS_HOSTS_TABLE=docs/results/hosts.md $(BIN)/pytest -q tests/integration/transformers
 
 bench-gpu: $(VENV)/.dev

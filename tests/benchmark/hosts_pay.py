@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import ctypes
 import gc
+import json
 import os
 import platform
 import re
@@ -32,10 +33,13 @@ NEW_TOKENS, ENOUGH = 16, 4.0
 """tokens of an answer; seconds after which a cell is not repeated"""
 CUDA = torch.cuda.is_available()
 DEVICE, DTYPE = ("cuda", torch.bfloat16) if CUDA else ("cpu", torch.float32)
-FRAMES, REQUESTS = (4, 32, 128, 512), (1, 8, 32)
-GENEROUS = [(4, 1, 0.9), (32, 1, 0.9), (128, 1, 0.9)]
-"""where nearly every token stays"""
+SHAPES = FULL if CUDA else SMALL
 LEFT_OUT = () if CUDA else ((4, 8), (4, 32), (128, 8), (128, 32), (512, 8), (512, 32))
+CELLS = [
+    *((frames, requests, 0.1) for frames in (4, 32, 128, 512) for requests in (1, 8, 32)),
+    *((frames, 1, 0.9) for frames in (4, 32, 128)),  # where nearly every token stays
+]
+CELLS = [cell for cell in CELLS if cell[:2] not in LEFT_OUT]
 
 
 class Run(NamedTuple):
@@ -53,31 +57,61 @@ class Run(NamedTuple):
 
 
 def main() -> None:
-    """Gate, measure, write."""
+    """Gate, measure, write; after every cell, so that a run that was stopped goes on with --resume."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("docs/results/hosts_pay.md"))
+    parser.add_argument("--resume", action="store_true", help="keep the cells that a stopped run has measured")
+    parser.add_argument("--host", choices=[shape.name for shape in SHAPES], help="measure this one alone")
+    parser.add_argument("--cells", type=int, default=1000, help="measure no more than so many of each host")
     arguments = parser.parse_args()
     torch.set_num_threads(os.cpu_count() or 1 if CUDA else 1)
-    started = time.perf_counter()
-    sections = [section(shape) for shape in (FULL if CUDA else SMALL)]
-    page = "\n\n".join([head(time.perf_counter() - started), *sections]) + "\n"
-    replace_file(arguments.out, lambda path: Path(path).write_text(page))
+    memory = arguments.out.with_suffix(".json")
+    known: dict[str, str] = json.loads(memory.read_text()) if arguments.resume else {}
+    for shape in SHAPES:
+        if arguments.host not in (None, shape.name):
+            continue
+        for name, line in measure(shape, known, arguments.cells):
+            known[name] = line
+            print(line, flush=True)
+            save(memory, json.dumps(known, indent=1, ensure_ascii=False) + "\n")
+            save(arguments.out, page(known))
+    save(arguments.out, page(known))
 
 
 @torch.inference_mode()
-def section(shape: Shape) -> str:
-    """One host."""
+def measure(shape: Shape, known: dict[str, str], most: int) -> Iterator[tuple[str, str]]:
+    """The cells of one host that are not known."""
+    missing = [cell for cell in CELLS if label(shape, *cell) not in known]
+    missing = sorted(missing, key=lambda cell: cell[0] * cell[1])[:most]
+    if not missing:
+        return
     model = shape.build(DEVICE, DTYPE)
     gate(model, shape)
-    cells = [(frames, requests, 0.1) for frames in FRAMES for requests in REQUESTS] + GENEROUS
-    lines = [f"## {shape.name}", "", f"{describe(model, shape)}", "", *HEADER]
-    for frames, requests, kept in cells:
-        if (frames, requests) in LEFT_OUT:
-            continue
-        pair = cell(model, shape.batch(frames, requests, DEVICE, DTYPE), kept)
-        lines.append(row(f"{frames} | {requests} | {kept:.0%}", requests, *pair))
-        print(lines[-1], flush=True)
-    return "\n".join(lines)
+    for frames, requests, kept in missing:
+        pair = compare(model, shape.batch(frames, requests, DEVICE, DTYPE), kept)
+        yield label(shape, frames, requests, kept), row(f"{frames} | {requests} | {kept:.0%}", requests, *pair)
+
+
+def label(shape: Shape, frames: int, requests: int, kept: float) -> str:
+    """The name of a cell."""
+    return f"{shape.name}: {frames} frames, {requests} requests, {kept:.0%} kept"
+
+
+def page(known: dict[str, str]) -> str:
+    """All that is known, and what is not."""
+    parts = [head()]
+    for shape in SHAPES:
+        lines = [known[name] for name in (label(shape, *cell) for cell in CELLS) if name in known]
+        parts += ["\n".join([f"## {shape.name}", "", describe(shape), "", *HEADER, *lines])] if lines else []
+    missing = [name for shape in SHAPES for name in (label(shape, *cell) for cell in CELLS) if name not in known]
+    if missing:
+        parts.append("Not measured yet (`--resume` goes on):\n\n" + "\n".join(f"- {name}" for name in missing))
+    return "\n\n".join(parts) + "\n"
+
+
+def save(path: Path, text: str) -> None:
+    """Whole or not at all."""
+    replace_file(path, lambda part: Path(part).write_text(text))
 
 
 def gate(model: Any, shape: Shape) -> None:
@@ -89,7 +123,7 @@ def gate(model: Any, shape: Shape) -> None:
         assert model(**batch, dynfocus={"ratio": 0.1}).logits.shape[1] < plain.shape[1]
 
 
-def cell(model: Any, batch: dict[str, Any], kept: float) -> tuple[Run | None, Run | None, int]:
+def compare(model: Any, batch: dict[str, Any], kept: float) -> tuple[Run | None, Run | None, int]:
     """Medians without and with the connector, None where memory ends; and how many pairs of runs there were."""
     pairs: list[tuple[Run | None, Run | None]] = []
     started = now()
@@ -122,8 +156,7 @@ def generate(model: Any, batch: dict[str, Any]) -> Run:
         return scores
 
     before = reset_memory()
-    tower = model.model.visual if hasattr(model.model, "visual") else model.model.vision_tower
-    with clocked(tower) as encoder, clocked(getattr(model, "dynfocus", None)) as selection:
+    with clocked(tower_of(model)) as encoder, clocked(getattr(model, "dynfocus", None)) as selection:
         start = now()
         model.generate(
             **batch, max_new_tokens=NEW_TOKENS, min_new_tokens=NEW_TOKENS, do_sample=False, logits_processor=[note]
@@ -210,19 +243,25 @@ def row(name: str, requests: int, plain: Run | None, short: Run | None, runs: in
     return "| " + " | ".join(map(str, [*cells, *pair("memory", ".0f"), *rates, runs])) + " |"
 
 
-def describe(model: Any, shape: Shape) -> str:
+def describe(shape: Shape) -> str:
     """The sizes that decide the ratios."""
-    text, vision = shape.text, shape.vision
-    tower = model.model.visual if hasattr(model.model, "visual") else model.model.vision_tower
-    count, seen = (sum(p.numel() for p in part.parameters()) / 1e6 for part in (model, tower))
-    frame = "two frames" if "depth" in vision else "a frame"
+    with torch.device("meta"):
+        model = transformers.AutoModelForImageTextToText.from_config(shape.family(shape))
+    count, seen = (sum(p.numel() for p in part.parameters()) / 1e6 for part in (model, tower_of(model)))
+    layers, width = shape.text["num_hidden_layers"], shape.text["hidden_size"]
+    frame = "two frames" if "depth" in shape.vision else "a frame"
     return (
-        f"{count:.1f} million parameters, {seen:.2f} of them in the encoder; {text['num_hidden_layers']} layers of "
-        f"width {text['hidden_size']}; {shape.grid**2} patches and {shape.tokens} tokens for {frame}."
+        f"{count:.1f} million parameters, {seen:.2f} of them in the encoder; {layers} layers of width {width}; "
+        f"{shape.grid**2} patches and {shape.tokens} tokens for {frame}."
     )
 
 
-def head(seconds: float) -> str:
+def tower_of(model: Any) -> torch.nn.Module:
+    """The encoder of videos."""
+    return model.model.visual if hasattr(model.model, "visual") else model.model.vision_tower
+
+
+def head() -> str:
     """What was measured, and on what."""
     kind = torch.cuda.get_device_name() if CUDA else f"{processor()}, one thread, processor time; no GPU was at hand"
     left_out = ", ".join(f"{frames} × {requests}" for frames, requests in LEFT_OUT)
@@ -232,7 +271,6 @@ def head(seconds: float) -> str:
         torch=torch.__version__.split("+")[0],
         transformers=transformers.__version__,
         new=NEW_TOKENS,
-        minutes=seconds / 60,
         small="" if CUDA else SMALL_TEXT.format(left_out=left_out),
     )
 
@@ -246,18 +284,20 @@ def processor() -> str:
 
 TEXT = """# When does a connector pay?
 
-Written by `python -m tests.benchmark.hosts_pay` ({minutes:.0f} minutes). {kind};
+Written by `python -m tests.benchmark.hosts_pay`. {kind};
 {dtype}, SDPA, torch {torch}, transformers {transformers}. Hosts with random weights, the training-free connector,
 answers of {new} tokens; *requests* run as one batch; *kept* is the share of the video's tokens that the budget allows.
 
 Every cell is `without → with`; a ratio above 1 says by how much the connector is better, one at or below 1 that it
-does not pay. Runs with and without alternate; medians. *Peak* is memory above what lay there before the call. Before
-anything is timed, a connector that keeps every token must give the host's own logits bit for bit.{small}"""
+does not pay. Runs with and without alternate; medians. *Peak* is memory above what lay there before the call. The
+encoder does the same work in both, which bounds what a connector can save. Before anything is timed, a connector that
+keeps every token must give the host's own logits bit for bit.{small}"""
 SMALL_TEXT = """
 
-These hosts are small, with the proportions of the 7B ones: the language model has about 13 times the parameters of the
-encoder, and there are four patches per token. On a GPU the command measures the shapes of LLaVA-OneVision-7B and
-Qwen2.5-VL-7B instead; those numbers are not known here. Left out for their time (frames × requests): {left_out}."""
+These hosts are small; as in the published ones most parameters are in the language model, with four patches per token.
+On a GPU the command measures the shapes of LLaVA-OneVision-7B and Qwen2.5-VL-7B instead; those numbers are not
+known here. Left out for their time (frames × requests):
+{left_out}."""
 
 
 if __name__ == "__main__":
