@@ -11,7 +11,7 @@ pytest.importorskip("av")
 
 from dynfocus_connector import DynFocusConnector
 from dynfocus_reference import ReferenceModel, ReferenceProcessor
-from dynfocus_reference.answering import ReferenceEngine, load
+from dynfocus_reference.answering import ReferenceEngine, left_padded, load
 from dynfocus_reference.planted.recipe import planted_config, planted_processor
 from dynfocus_reference.planted.vocabulary import word_tokenizer
 from dynfocus_reference.planted.world import render, write_story
@@ -80,6 +80,13 @@ def test_the_loss_is_that_of_the_continuation(folder):
     other, not_greedy = model.loss(question, "moon moon moon")
     assert (greedy, not_greedy) == (True, False)
     assert 0 < loss < other
+    assert model.loss(question, "moon")[0] > 0
+
+
+def test_padding_is_in_front_and_masked():
+    ids, mask = left_padded([torch.tensor([5, 6]), torch.tensor([7])], 0)
+    assert ids.tolist() == [[5, 6], [0, 7]]
+    assert mask.tolist() == [[True, True], [False, True]]
 
 
 def test_another_connector_takes_the_models_place(folder, tmp_path):
