@@ -139,7 +139,7 @@ def question_table(table: Table) -> str:
     return "\n".join(
         [
             "## By-question tasks alone\n",
-            "Trained and asked on by-question tasks only, a little longer. Four boards take turns to be the "
+            "Trained and asked on by-question tasks only, for as long. Four boards take turns to be the "
             "evidence and K is 3, so that a scorer that sees no text finds it in three of four cases at best.\n",
             rows(("", "accuracy", "recall", "precision", "seeds"), body),
         ]
