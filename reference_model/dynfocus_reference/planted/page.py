@@ -40,6 +40,7 @@ def _introduction() -> str:
     return text.format(
         steps=main.schedule.steps,
         batch=main.schedule.batch,
+        taught=", ".join(main.taught).replace("_", " "),
         seeds=main.seeds,
         stories=main.stories,
         test_stories=main.test_stories,

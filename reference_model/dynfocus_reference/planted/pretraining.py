@@ -31,7 +31,14 @@ STORIES, SHORT_STORIES = 2 * 10**6, 3 * 10**6
 
 
 def pretrain(
-    cache: Path, *, tower_steps: int = 450, stories: int = 500, shorts: int = 600, plan: Sequence[Part] = PLAN
+    cache: Path,
+    *,
+    tower_steps: int = 450,
+    stories: int = 500,
+    shorts: int = 600,
+    questions: Schedule = QUESTIONS,
+    plan: Sequence[Part] = PLAN,
+    items: int = 4000,
 ) -> Path:
     """Write the pretrained model and the losses of its stages, unless they are there."""
     folder = cache / FOLDER
@@ -42,8 +49,8 @@ def pretrain(
     losses = {"tower": train_tower(model, steps=tower_steps)}
     memory = Memory(model, [write_story(STORIES + number) for number in range(stories)])
     short = short_memory(model, shorts, SHORT_STORIES)
-    losses["questions"] = read_questions(model, memory, processor, QUESTIONS, SEED)
-    losses |= warm_up(model, memory, short, processor, plan, SEED)
+    losses["questions"] = read_questions(model, memory, processor, questions, SEED)
+    losses |= warm_up(model, memory, short, processor, plan, SEED, items)
     part = Path(tempfile.mkdtemp(dir=cache))
     model.save_pretrained(part)
     processor.save_pretrained(part)

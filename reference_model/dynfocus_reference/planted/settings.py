@@ -8,8 +8,8 @@ from dynfocus_reference.planted.arms import ABLATIONS, ARMS, Arm
 from dynfocus_reference.planted.questions import KINDS, Kind
 from dynfocus_reference.planted.training import Schedule
 
-STAGE_2 = Schedule(steps=120, batch=16, rate=1e-3, score_rate=1e-2)
-LONGER = STAGE_2._replace(steps=160, batch=24)
+STAGE_2 = Schedule(steps=160, batch=24, rate=1e-3, score_rate=5e-3)
+TAUGHT: tuple[Kind, ...] = ("salience", "by_question", "detail", "order")
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,7 +24,8 @@ class Setting:
         stories, samples: To learn from.
         test_stories: To be asked about, one question of each kind.
         length: Frames of a story.
-        kinds: Of questions, in turn.
+        taught: Kinds of questions to learn from, in turn.
+        kinds: Of questions that are asked at the end.
     """
 
     name: str
@@ -35,6 +36,7 @@ class Setting:
     samples: int = 2400
     test_stories: int = 60
     length: int = 32
+    taught: tuple[Kind, ...] = TAUGHT
     kinds: tuple[Kind, ...] = KINDS
 
 
@@ -51,6 +53,7 @@ QUICK = ("dynfocus", "frozen scorer", "uniform frames", "mean pooling", "oracle 
 GRADIENTS = ("straight-through", "gumbel", "diagonal gradient", "importance", "question only")
 CEILING = ("all tokens",)
 ELSEWHERE = ("question scorer", *GRADIENTS, *CEILING)
+ASKED: tuple[Kind, ...] = ("by_question",)
 BY_QUESTION = ("question scorer", *QUICK)
 
 SETTINGS = {
@@ -58,7 +61,9 @@ SETTINGS = {
     for setting in (
         Setting("quick", _some(*QUICK), seeds=2, stories=200, samples=2000, test_stories=50),
         Setting("main", {name: arm for name, arm in ARMS.items() if name not in ELSEWHERE}),
-        Setting("by_question", _some(*BY_QUESTION), schedule=LONGER, kinds=("by_question",)),
+        Setting(
+            "by_question", _some(*BY_QUESTION), schedule=STAGE_2._replace(score_rate=1e-2), taught=ASKED, kinds=ASKED
+        ),
         Setting("gradients", _some(*GRADIENTS)),
         Setting("ceiling", _some(*CEILING)),
         Setting("table6", _rows("(0, 256)", "(2, 256)", "(2, 2)", "(2, 0)")),

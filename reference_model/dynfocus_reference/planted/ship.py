@@ -32,7 +32,14 @@ MIX: tuple[Kind, ...] = (
     *("salience", "by_question", "detail", "by_question", "count", "by_question", "order", "count", "detail", "motion"),
 )
 SETTING = Setting(
-    "shipped", {ARM: ARMS[ARM]}, 1, Schedule(500, 32, 1e-3, 5e-3), stories=500, samples=6000, test_stories=60, kinds=MIX
+    "shipped",
+    {ARM: ARMS[ARM]},
+    1,
+    Schedule(500, 32, 1e-3, 5e-3),
+    stories=500,
+    samples=6000,
+    test_stories=60,
+    taught=MIX,
 )
 FIRST_VIDEO = 7 * 10**8
 """number of the first story of the files; no other part of the study uses it"""

@@ -54,7 +54,7 @@ def _save(path: Path, values: np.ndarray) -> None:
         np.save(file, values)
 
 
-@functools.lru_cache(maxsize=2)
+@functools.lru_cache(maxsize=6)
 def memories(stories: int, test_stories: int, length: int, seed: int, cache: Path) -> tuple[Memory, Memory]:
     """Stories to learn from and stories to be asked about."""
     model, _ = pretrained(cache)
@@ -62,12 +62,12 @@ def memories(stories: int, test_stories: int, length: int, seed: int, cache: Pat
     return train, memory_of(model, TEST_STORIES + 10**4 * seed, test_stories, length, cache)
 
 
-@functools.lru_cache(maxsize=2)
+@functools.lru_cache(maxsize=6)
 def ground(setting: Setting, seed: int, cache: Path) -> tuple[Memory, Memory, list[Sample], ReferenceProcessor]:
     """What all arms of a seed share: stories, samples and the words."""
     train, test = memories(setting.stories, setting.test_stories, setting.length, seed, cache)
     _, processor = pretrained(cache)
-    return train, test, training_pool(train.stories, processor, setting.kinds, setting.samples, seed), processor
+    return train, test, training_pool(train.stories, processor, setting.taught, setting.samples, seed), processor
 
 
 def run(setting: Setting, arm: Arm, seed: int, folder: Path, cache: Path) -> list[Result]:

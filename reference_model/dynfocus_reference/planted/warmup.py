@@ -154,6 +154,7 @@ def warm_up(
     processor: ReferenceProcessor,
     plan: Sequence[Part] = PLAN,
     seed: int = 0,
+    items: int = 4000,
 ) -> dict[str, list[float]]:
     """All of stage 1; the losses of its parts. Tower and Q-Former are frozen."""
     losses = {}
@@ -163,7 +164,7 @@ def warm_up(
     for number, part in enumerate(plan):
         stories = short if part.stories == "short" else memory
         long = part.whole and stories is memory
-        pool = about_frames(stories, processor, part.frames, 4000, seed + number, part.whole, part.turns)
+        pool = about_frames(stories, processor, part.frames, items, seed + number, part.whole, part.turns)
         losses[part.name] = read(model, stories, pool, part.schedule, seed + number, whole=part.whole, rivals=long)
         print(f"{part.name}: loss {np.mean(losses[part.name][-20:]):.3f}", flush=True)
     return losses

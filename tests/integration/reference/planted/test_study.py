@@ -35,9 +35,13 @@ def cache(tmp_path_factory):
 
 def test_pretraining_is_done_once(tmp_path):
     plan = [part._replace(schedule=Schedule(1, 2, 1e-3)) for part in PLAN]
-    folder = pretrain(tmp_path, tower_steps=1, stories=3, shorts=3, plan=plan)
+    folder = pretrain(tmp_path, tower_steps=1, stories=3, shorts=3, questions=plan[0].schedule, plan=plan, items=8)
     assert {"model.safetensors", "config.json", "losses.json"} <= {path.name for path in folder.iterdir()}
-    assert list(json.loads((folder / "losses.json").read_text())) == ["tower", *(part.name for part in PLAN)]
+    assert list(json.loads((folder / "losses.json").read_text())) == [
+        "tower",
+        "questions",
+        *(part.name for part in PLAN),
+    ]
     pretrained(tmp_path)
     time = (folder / "model.safetensors").stat().st_mtime_ns
     pretrain(tmp_path)
