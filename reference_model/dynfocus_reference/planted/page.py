@@ -41,7 +41,7 @@ def _introduction() -> str:
         steps=main.schedule.steps,
         batch=main.schedule.batch,
         taught=", ".join(main.taught).replace("_", " "),
-        seeds=main.seeds,
+        seeds=len(main.seeds),
         stories=main.stories,
         test_stories=main.test_stories,
         length=main.length,

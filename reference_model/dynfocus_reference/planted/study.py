@@ -119,9 +119,7 @@ def _job(setting_name: str, arm_name: str, seed: int, folder: Path, cache: Path)
 def run_all(names: Sequence[str], folder: Path, cache: Path, workers: int) -> None:
     """Every run of the settings that has no result, seed by seed."""
     cache.mkdir(parents=True, exist_ok=True)
-    keys = [
-        Key(name, arm, seed) for name in names for seed in range(SETTINGS[name].seeds) for arm in SETTINGS[name].arms
-    ]
+    keys = [Key(name, arm, seed) for name in names for seed in SETTINGS[name].seeds for arm in SETTINGS[name].arms]
     todo = missing(sorted(keys, key=lambda key: key.seed), folder)
     print(f"{len(keys) - len(todo)} of {len(keys)} runs are there", flush=True)
     context = multiprocessing.get_context("spawn")
@@ -153,7 +151,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def run_sweeps(folder: Path, cache: Path) -> None:
     """L and r at evaluation, on every model of the main comparison that the cache has kept."""
     main_setting = SETTINGS["main"]
-    for seed in range(main_setting.seeds):
+    for seed in main_setting.seeds:
         trained = trained_folder(cache, main_setting, "dynfocus", seed)
         if not trained.is_dir():
             print(f"no model of seed {seed} in {cache}: delete its result to train it again", flush=True)
