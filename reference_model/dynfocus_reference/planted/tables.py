@@ -179,9 +179,12 @@ def targets(table: Table, asked: Table) -> str:
 def _threshold(claim: str, found: Interval | None, least: float = 0.95) -> list[str]:
     if found is None:
         return [claim, "–", "not run yet"]
-    verdict = f"no, {least - found.mean:.2f} short"
-    if found.mean >= least:
-        low = found.mean - found.half
+    low = found.mean - found.half
+    if found.mean < least:
+        verdict = f"no, {least - found.mean:.2f} short"
+    elif found.count == 1:
+        verdict = "one seed only: no interval"
+    else:
         verdict = "yes" if low >= least else f"on average; the interval reaches down to {low:.2f}"
     return [claim, str(found), verdict]
 

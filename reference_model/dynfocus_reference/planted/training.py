@@ -1,6 +1,6 @@
 """A lean loop, the same for every arm: AdamW, warm-up, cosine, plain cross-entropy on the answers.
 
-`ReferenceTrainer` would do; it takes about as long per step for its own work as these models take for theirs.
+It has no checkpoints, no resume and no processes of `ReferenceTrainer`: a run takes a minute.
 """
 
 from __future__ import annotations
