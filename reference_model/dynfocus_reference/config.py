@@ -21,7 +21,7 @@ class ReferenceConfig(PretrainedConfig):
     The widths of the connector and of the Q-Former's input are no fields: they follow from the tower and the language
     model (`connector_config`, `ReferenceModel`).
 
-    **Source**: Sec. 4.1 (parts), C.1 (sizes); REFERENCE.md of the project for the published weights.
+    **Source**: Sec. 4.1 (parts), C.1 (sizes); the published weights are listed in docs/guides/training.md.
 
     Args:
         vision_name: A timm model, with or without a tag; weights are never downloaded here.
