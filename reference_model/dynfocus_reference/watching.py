@@ -63,7 +63,8 @@ class Watching(nn.Module):
         frame, placeholder, mask = visuals.rows()
         rows = tokens[frame]
         text = self.ask(rows, visuals.question_ids[placeholder], visuals.question_mask[placeholder])
-        return self.connector(pad_rows(self.patches(rows), mask), pad_rows(text, mask), frame_mask=mask, budget=budget)
+        limit = {} if budget is None else {"budget": budget}
+        return self.connector(pad_rows(self.patches(rows), mask), pad_rows(text, mask), frame_mask=mask, **limit)
 
     def nothing_to_see(self) -> CompressedVideo:
         """A video without tokens that has passed every part: text-only batches stay in step with the others."""
