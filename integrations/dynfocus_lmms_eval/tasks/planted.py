@@ -1,7 +1,7 @@
 """The controlled study's world as a task: videos are drawn when they are first asked for, and nothing is downloaded.
 
-Stories, questions and measure are those of the study's first seed: one question of every kind about each story, in
-every rotation of its options, right where it is right in all of them.
+Stories, pixels, questions and measure are those by which the study measures its seed 0, and the shipped model: one
+question of every kind about each story, in every rotation of its options, right where it is right in all of them.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 from dynfocus_lmms_eval.engine import resolve
 from dynfocus_lmms_eval.tasks.folders import as_rows, home
 
-STORIES, LENGTH = 80, 32
+STORIES, LENGTH = 60, 32
 WORLD = "dynfocus_reference.planted"
 
 
@@ -36,11 +36,11 @@ def prompts(story: int, number: int) -> Iterator[dict[str, Any]]:
 
 def video(document: dict[str, Any]) -> list[str]:
     """The story's file, written where it is missing."""
-    path = Path(home()) / "dynfocus_planted" / f"story-{document['story']}.mp4"
+    path = Path(home()) / "dynfocus_planted" / f"story-{document['story']}-lossless.mp4"
     if not path.is_file():
         path.parent.mkdir(parents=True, exist_ok=True)
         story = resolve(f"{WORLD}.world:write_story")(document["story"], LENGTH)
-        resolve(f"{WORLD}.files:write_video")(story, path)
+        resolve(f"{WORLD}.files:write_video")(story, path, lossless=True)
     return [str(path)]
 
 

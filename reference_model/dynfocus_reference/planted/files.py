@@ -6,7 +6,7 @@ import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import av
 import numpy as np
@@ -19,19 +19,37 @@ from dynfocus_video.atomic import replace_together
 SET_NAME = "questions.jsonl"
 SCALE = 4
 """Every pixel of the world is a square of so many: strokes of one pixel and their colours survive 4:2:0 and players"""
-CODEC = {"preset": "veryfast", "crf": "12"}
 
 
-def write_video(story: Story, path: str | os.PathLike[str]) -> None:
-    """An MP4 of one frame per second, 192 × 192 pixels; resized to 48 × 48 it shows what the story's pixels show."""
-    replace_together({Path(path): lambda part: _encode(render(story), part)})
+class Coding(NamedTuple):
+    """How pixels become a file."""
+
+    codec: str
+    pixels: str
+    scale: int
+    options: dict[str, str]
 
 
-def _encode(frames: np.ndarray, path: Path) -> None:
+LOSSY = Coding("libx264", "yuv420p", SCALE, {"preset": "veryfast", "crf": "12"})
+LOSSLESS = Coding("libx264rgb", "rgb24", 1, {"preset": "veryfast", "qp": "0"})
+
+
+def write_video(story: Story, path: str | os.PathLike[str], *, lossless: bool = False) -> None:
+    """An MP4 of one frame per second, 192 × 192 pixels; resized to 48 × 48 it shows what the story's pixels show.
+
+    Args:
+        lossless: 48 × 48 pixels, each as the study sees it; few players show such a file.
+    """
+    coding = LOSSLESS if lossless else LOSSY
+    replace_together({Path(path): lambda part: _encode(render(story), part, coding)})
+
+
+def _encode(frames: np.ndarray, path: Path, coding: Coding) -> None:
     with av.open(str(path), "w", format="mp4") as container:
-        stream = container.add_stream("libx264", rate=1, options=CODEC)
-        stream.height, stream.width, stream.pix_fmt = frames.shape[1] * SCALE, frames.shape[2] * SCALE, "yuv420p"
-        for frame in frames.repeat(SCALE, axis=1).repeat(SCALE, axis=2):
+        stream = container.add_stream(coding.codec, rate=1, options=coding.options)
+        enlarged = frames.repeat(coding.scale, axis=1).repeat(coding.scale, axis=2)
+        stream.height, stream.width, stream.pix_fmt = *enlarged.shape[1:3], coding.pixels
+        for frame in enlarged:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
         container.mux(stream.encode())
 

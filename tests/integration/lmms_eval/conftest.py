@@ -1,4 +1,7 @@
-"""Third-party warnings are let through by name; nothing is looked for on the network."""
+"""Third-party warnings are let through by name; nothing is looked for on the network.
+
+Without lmms_eval its tests skip, but not where they are what was asked for.
+"""
 
 from __future__ import annotations
 
@@ -20,6 +23,8 @@ THIRD_PARTY = (
 def pytest_configure(config: pytest.Config) -> None:
     for line in THIRD_PARTY:
         config.addinivalue_line("filterwarnings", line)
+    if config.option.markexpr.startswith("lmms_eval") and find_spec("lmms_eval") is None:
+        raise pytest.UsageError("-m lmms_eval: expected lmms_eval in this environment, found none. See the Makefile.")
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

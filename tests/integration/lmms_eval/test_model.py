@@ -13,6 +13,7 @@ from lmms_eval.api.instance import Instance
 
 from dynfocus_lmms_eval.model import Costs, DynFocus
 from dynfocus_lmms_eval.prompts import DecodeError
+from tests.integration.lmms_eval.hosts import PROCESSORS, save_host
 from tests.integration.lmms_eval.models import save_random
 from tests.integration.video.writing import write_video
 
@@ -67,6 +68,18 @@ def test_answers_come_one_by_one_in_the_order_of_the_requests(folder, documents,
     assert [one.token_counts.more["frames"] for one in alone] == [3, 5, 7, 7, 3]
     told = first.token_counts.to_dict()
     assert {"input_tokens", "output_tokens", "tokens", "focus_frames", "seconds_encode", "seconds_prefill"} <= set(told)
+
+
+@pytest.mark.parametrize("host", PROCESSORS)
+def test_hosts_of_transformers_answer_too(host, documents, tmp_path):
+    save_host(host, tmp_path / "host")
+    with_it = model(str(tmp_path / "host"), documents, max_tokens=12, batch_size=2)
+    without = model(str(tmp_path / "host"), documents, connector="none")
+    ours, theirs = list(with_it.generate_until([request(1), request(2)])), list(without.generate_until([request(1)]))
+    assert all(0 < one.token_counts.more["tokens"] <= 12 for one in ours)
+    assert [one.token_counts.more["frames"] for one in ours] == [5, 7]
+    assert theirs[0].token_counts.more["tokens"] > 12
+    assert all(one.text for one in [*ours, *theirs])
 
 
 def test_a_broken_video_stops_the_run_or_counts_as_unanswered(folder, documents):

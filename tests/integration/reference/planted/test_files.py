@@ -29,6 +29,13 @@ def test_a_decoded_video_shows_every_frame_and_legible_glyphs(tmp_path, decoder)
         assert np.array_equal(tile[1:-1, 1:-1] < 128, bitmap(symbol)[1:-1, 1:-1])
 
 
+def test_a_lossless_video_shows_the_pixels_of_its_story(tmp_path):
+    story = write_story(3)
+    write_video(story, tmp_path / "a.mp4", lossless=True)
+    clip = read_video(tmp_path / "a.mp4", Sampling(fps=1.0), size=FrameSize(48, 48))
+    assert np.array_equal(clip.frames, render(story))
+
+
 def test_a_set_is_read_as_training_data(tmp_path):
     path = write_set(tmp_path / "set", 2, seed=7, kinds=("salience", "detail"))
     assert path == tmp_path / "set" / SET_NAME
