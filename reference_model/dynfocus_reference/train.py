@@ -37,6 +37,19 @@ from dynfocus_reference.training.trainer import ReferenceTrainer, frozen_parts_s
 
 logger = logging.getLogger(__name__)
 RANDOM_PRESETS = ("tiny", "small")
+FIXED = (
+    "zero",
+    "seed",
+    "global_batch_size",
+    "batch_size_per_gpu",
+    "epochs",
+    "max_steps",
+    "learning_rate",
+    "weight_decay",
+    "max_grad_norm",
+    "warmup",
+)
+"""Settings that a run keeps to its end."""
 
 
 def build(config: TrainConfig) -> tuple[ReferenceModel, ReferenceProcessor]:
@@ -105,14 +118,17 @@ def train(config: TrainConfig) -> ReferenceTrainer | None:
 
 
 def facts_of(config: TrainConfig, world_size: int) -> dict[str, Any]:
-    """What must be the same when a run goes on."""
+    """What must be the same when a run goes on: what decides the order, the samples and the steps.
+
+    Files go by their names alone, so that data may move.
+    """
     return {
         "world_size": world_size,
-        "zero": config.zero,
         "train": list(config.train),
-        "seed": config.seed,
-        "global_batch_size": config.global_batch_size,
         "lora": None if config.lora is None else str(config.lora),
+        "sources": [[Path(source.path).name, source.weight] for source in config.sources],
+        **{name: getattr(config, name) for name in FIXED},
+        **{f"data.{name}": value for name, value in vars(config.data).items() if name != "features"},
     }
 
 

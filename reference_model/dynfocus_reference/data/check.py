@@ -130,9 +130,9 @@ def _look(summary: Summary, records: list[tuple[str, Record]], root: Path, worke
 
 
 def _open(path: str) -> tuple[float, str, str]:
-    if not Path(path).is_file():
-        return 0.0, "missing file", f"expected a file at {path!r}, found none."
     try:
+        if not Path(path).is_file():
+            return 0.0, "missing file", f"expected a file at {path!r}, found none."
         video = read_video(path, Sampling(frames=2), size=FrameSize(32, 32))
     except (OSError, ValueError) as error:
         return 0.0, "undecodable", str(error)

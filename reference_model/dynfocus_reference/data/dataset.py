@@ -14,7 +14,15 @@ from torch.utils.data import Dataset
 from dynfocus_reference.data.conversation import Place, encode
 from dynfocus_reference.data.features import FeatureFolder, expect_different_names
 from dynfocus_reference.data.options import DataOptions, Source
-from dynfocus_reference.data.records import MODALITIES, BadSampleError, JsonLines, Record, modality_of, parse_record
+from dynfocus_reference.data.records import (
+    MODALITIES,
+    BadSampleError,
+    JsonLines,
+    Record,
+    modality_of,
+    parse_record,
+    seconds_of,
+)
 from dynfocus_reference.data.sampler import Draw
 from dynfocus_reference.processing import ReferenceProcessor
 from dynfocus_video.sampling import Sampling
@@ -132,12 +140,13 @@ class ConversationDataset(Dataset):
 
 
 def _outline(file: JsonLines, row: int) -> tuple[int, int]:
+    """Zeros where the record cannot be used."""
     try:
         raw = file[row]
+        if not isinstance(raw, dict) or not isinstance(raw.get("conversations"), list):
+            return 0, 0
+        seconds = seconds_of(raw, file.path.name) or 0
     except BadSampleError:
         return 0, 0
-    if not isinstance(raw, dict) or not isinstance(raw.get("conversations"), list):
-        return 0, 0
     words = sum(len(str(turn.get("value", "")).split()) for turn in raw["conversations"] if isinstance(turn, dict))
-    seconds = raw.get("duration") or 0
-    return MODALITIES.index(modality_of(raw)), words + 2 * int(float(seconds))
+    return MODALITIES.index(modality_of(raw)), words + 2 * int(seconds)

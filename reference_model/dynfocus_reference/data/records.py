@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -14,6 +15,8 @@ MARKER = "<image>"
 VIDEO_MARKER = "<video>"
 Modality = Literal["text", "image", "video"]
 MODALITIES: tuple[Modality, ...] = ("text", "image", "video")
+UNREADABLE = (ValueError, RecursionError)
+"""No JSON, no UTF-8, numbers or nesting without end."""
 
 
 class BadSampleError(ValueError):
@@ -60,7 +63,7 @@ class JsonLines(Sequence[dict]):
     def _whole(self) -> list[dict]:
         try:
             items = json.loads(self.path.read_text(encoding="utf-8"))
-        except json.JSONDecodeError as error:
+        except UNREADABLE as error:
             raise ValueError(f"JsonLines: expected JSON in {str(self.path)!r}, got {error}.") from error
         if not isinstance(items, list):
             raise ValueError(f"JsonLines: expected a list in {str(self.path)!r}, got {type(items).__name__}.")
@@ -86,7 +89,7 @@ class JsonLines(Sequence[dict]):
             line = file.readline()
         try:
             return json.loads(line)
-        except json.JSONDecodeError as error:
+        except UNREADABLE as error:
             raise BadSampleError(f"{self.path.name}[{index}]: expected JSON on this line, got {error}.") from error
 
     def __iter__(self) -> Iterator[dict]:
@@ -106,11 +109,39 @@ def parse_record(raw: dict[str, Any], name: str) -> Record:
         name: File and number, for messages.
 
     Raises:
-        BadSampleError: turns in the wrong order, markers without a visual input or more than one, empty answers.
+        BadSampleError: turns in the wrong order, markers without a visual input or more than one, empty answers, a
+            path that is no text, a duration that is no number.
     """
     if not isinstance(raw, dict) or not isinstance(raw.get("conversations"), list):
         raise BadSampleError(f"{name}: expected an object with a list 'conversations', got {str(raw)[:80]}.")
     modality = modality_of(raw)
+    path = None if modality == "text" else raw[modality]
+    if not isinstance(path, str | None):
+        raise BadSampleError(f"{name}: expected the path of one {modality}, got {str(path)[:80]}.")
+    return Record(str(raw.get("id", name)), modality, path, _turns(raw, modality, name), seconds_of(raw, name))
+
+
+def seconds_of(raw: dict[str, Any], name: str) -> float | None:
+    """The length of a record's video, where it says it.
+
+    Raises:
+        BadSampleError: it is no finite number.
+    """
+    written = raw.get("duration")
+    if written is None:
+        return None
+    try:
+        seconds = float(written)
+    except (TypeError, ValueError, OverflowError):
+        seconds = math.nan
+    if not math.isfinite(seconds):
+        raise BadSampleError(f"{name}: expected duration as a number of seconds, got {str(written)[:80]!r}.")
+    return seconds
+
+
+def _turns(raw: dict[str, Any], modality: Modality, name: str) -> list[Turn]:
+    if strange := [turn for turn in raw["conversations"] if not isinstance(turn, dict)]:
+        raise BadSampleError(f"{name}: expected turns with 'from' and 'value', got {str(strange[0])[:80]!r}.")
     said = [(turn.get("from"), turn.get("value")) for turn in raw["conversations"]]
     order = [speaker for speaker, _ in said]
     if not order or order != ["human", "gpt"] * (len(order) // 2):
@@ -128,10 +159,7 @@ def parse_record(raw: dict[str, Any], name: str) -> Record:
         raise BadSampleError(
             f"{name}: expected at most {int(modality != 'text')} {MARKER} in a {modality} sample, got {count}."
         )
-    seconds = raw.get("duration")
-    return Record(
-        str(raw.get("id", name)), modality, raw.get(modality), turns, None if seconds is None else float(seconds)
-    )
+    return turns
 
 
 def _markers(text: str) -> int:

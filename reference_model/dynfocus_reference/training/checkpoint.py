@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import re
 import shutil
@@ -19,6 +20,7 @@ from dynfocus_connector import DynFocusConfig
 from dynfocus_connector.saving import replace_file
 from dynfocus_reference.model import ReferenceModel
 
+logger = logging.getLogger(__name__)
 MARKER, WRITING = "COMPLETE", "WRITING"
 TRAINED_NAME = "trained.safetensors"
 CONFIG_KEY = "connector"
@@ -98,7 +100,8 @@ def newest_complete(folder: str | os.PathLike[str], facts: dict[str, Any]) -> Pa
 
     Args:
         folder: Of the run.
-        facts: What must not change on resume, such as the number of processes.
+        facts: What must not change on resume, such as the number of processes. What an older checkpoint does not say
+            is told in the log and not compared.
 
     Raises:
         ValueError: it was written under other facts.
@@ -107,7 +110,9 @@ def newest_complete(folder: str | os.PathLike[str], facts: dict[str, Any]) -> Pa
     if not found:
         return None
     written = json.loads((found[-1] / MARKER).read_text())
-    changed = {key: (written.get(key), value) for key, value in facts.items() if written.get(key) != value}
+    if unknown := sorted(facts.keys() - written.keys()):
+        logger.warning("%s does not say, and nobody compares: %s", found[-1], ", ".join(unknown))
+    changed = {key: (written[key], value) for key, value in facts.items() if written.get(key, value) != value}
     if changed:
         told = ", ".join(f"{key} {before!r}, now {now!r}" for key, (before, now) in changed.items())
         raise ValueError(

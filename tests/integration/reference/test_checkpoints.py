@@ -1,4 +1,5 @@
 import hashlib
+import re
 import resource
 import shutil
 from pathlib import Path
@@ -8,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from dynfocus_reference.train import build, train
+from dynfocus_reference.train import build, facts_of, train
 from dynfocus_reference.trainable import count_parameters
 from dynfocus_reference.training import room, trainer
 from dynfocus_reference.training.checkpoint import (
@@ -201,6 +202,34 @@ def test_complete_checkpoints(tmp_path):
     assert [path.name for path in checkpoints(tmp_path, complete=True)] == ["checkpoint-10"]
     assert [path.name for path in checkpoints(tmp_path, complete=False)] == ["checkpoint-30"]
     assert not (tmp_path / "checkpoint-30" / MARKER).exists()
+
+
+def test_an_older_checkpoint_says_what_it_does_not_know(tmp_path, caplog):
+    (tmp_path / "checkpoint-2").mkdir()
+    mark_complete(tmp_path / "checkpoint-2", {"zero": 1})
+    assert newest_complete(tmp_path, {"zero": 1, "seed": 0, "epochs": 1.0}).name == "checkpoint-2"
+    assert "checkpoint-2 does not say, and nobody compares: epochs, seed" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ("batch_size_per_gpu=1", "batch_size_per_gpu 2, now 1"),
+        ("learning_rate=0.5", "learning_rate 0.001, now 0.5"),
+        ("max_steps=5", "max_steps 4, now 5"),
+        ("epochs=2", "epochs 1.0, now 2"),
+        ("data.template=plain", "data.template 'vicuna_v1', now 'plain'"),
+        ("sources=[{path: set.json, weight: 2}]", "sources [['set.json', 1.0]], now [['set.json', 2"),
+    ],
+)
+def test_a_run_that_goes_on_keeps_its_settings(mixed, change, told):
+    config = load_config(mixed)
+    folder = Path(config.output, "checkpoint-2")
+    begin(folder)
+    mark_complete(folder, facts_of(config, 1))
+    assert newest_complete(config.output, facts_of(load_config(mixed, ["workers=3"]), 1)) == folder
+    with pytest.raises(ValueError, match=f"got {re.escape(told)}"):
+        train(load_config(mixed, [change]))
 
 
 def test_what_a_run_did_not_finish_is_deleted_and_nothing_else(tmp_path):

@@ -93,7 +93,7 @@ def record(*values, **shown):
 def test_records():
     parsed = parse_record(record("<image>\nWhat?", " A cat. ", "Why?", "It is.", video="a.mp4", duration=3), "f[0]")
     assert parsed == ("7", "video", "a.mp4", TURNS, 3.0)
-    assert parse_record(record("Hi", "Ho"), "f[0]").modality == "text"
+    assert parse_record(record("Hi", "Ho", text="kept"), "f[0]")[1:3] == ("text", None)
     assert parse_record(record("<video>\nHi", "Ho", video="v"), "f[0]").turns[0] == ("Hi", "Ho", True)
 
 
@@ -111,6 +111,12 @@ def test_records():
             r"got \['gpt', 'human'\]",
         ),
         ({"conversations": []}, r"expected turns .* got \[\]"),
+        ({"conversations": ["Hi", "Ho"]}, r"f\[3\]: expected turns with 'from' and 'value', got 'Hi'"),
+        (record("Hi", "Ho", image=["a", "b"]), r"f\[3\]: expected the path of one image, got \['a', 'b'\]"),
+        *(
+            (record("Hi", "Ho", video="v", duration=value), r"f\[3\]: expected duration as a number of seconds, got")
+            for value in ("00:12", "N/A", [1], float("inf"), 10**400)
+        ),
     ],
 )
 def test_bad_records_are_named(raw, message):
@@ -124,6 +130,9 @@ def test_files(tmp_path):
     assert [lines[0], lines[1], len(lines)] == [{"id": 1}, {"id": "é"}, 3]
     with pytest.raises(BadSampleError, match=r"a.jsonl\[2\]: expected JSON"):
         lines[2]
+    (tmp_path / "latin.jsonl").write_bytes(b'{"id": "\xe9"}\n')
+    with pytest.raises(BadSampleError, match=r"latin.jsonl\[0\]: expected JSON .* 'utf-8' codec"):
+        JsonLines(tmp_path / "latin.jsonl")[0]
     (tmp_path / "a.json").write_text('[{"id": 1}]')
     assert list(JsonLines(tmp_path / "a.json")) == [{"id": 1}]
     for text, message in (("{}", "expected a list .* got dict"), ("[", "expected JSON in")):

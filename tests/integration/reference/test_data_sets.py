@@ -155,6 +155,30 @@ def test_check_data_reads_everything(folder, capsys):
     assert "every sample can be used" in capsys.readouterr().out
 
 
+STRANGE = [
+    talk("Hi", "Ho", video="a.mp4", duration="00:12"),
+    talk("Hi", "Ho", video="a.mp4", duration=[1]),
+    talk("Hi", "Ho", image=["a", "b"]),
+    {"conversations": ["Hi", "Ho"]},
+    talk("Hi", "Ho"),
+]
+
+
+def test_records_of_strange_types_are_skipped_and_named(processor, tmp_path, capsys):
+    lines = [json.dumps(one).encode() for one in STRANGE]
+    (tmp_path / "strange.jsonl").write_bytes(b"\n".join([b'{"id": "\xe9"}', *lines]))
+    names = [f"strange.jsonl[{number}]: " for number in range(5)]
+    assert run_verb("check-data", str(tmp_path / "strange.jsonl"), "--root", str(tmp_path)) == 1
+    told = capsys.readouterr().out
+    assert "bad: 5 malformed" in told
+    assert all(name in told for name in names)
+    data = ConversationDataset([Source(str(tmp_path / "strange.jsonl"), str(tmp_path))], processor)
+    assert len(data.sketch()[1]) == 6
+    for number, name in enumerate(names):
+        assert data[number]["bad"].startswith(name)
+    assert "bad" not in data[5]
+
+
 def test_check_data_measures_samples_as_training_does(folder, processor, tmp_path, capsys):
     config = preset("tiny")
     config.save_pretrained(tmp_path)
