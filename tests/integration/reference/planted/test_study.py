@@ -21,7 +21,9 @@ from dynfocus_reference.planted.training import Schedule
 from dynfocus_reference.planted.warmup import PLAN
 
 DOCS = Path(__file__).parents[4] / "docs" / "results"
-TINY = Setting("tiny", {"dynfocus": ARMS["dynfocus"]}, range(1), Schedule(2, 4, 1e-3), stories=4, samples=8, test_stories=2)
+TINY = Setting(
+    "tiny", {"dynfocus": ARMS["dynfocus"]}, range(1), Schedule(2, 4, 1e-3), stories=4, samples=8, test_stories=2
+)
 
 
 @pytest.fixture(scope="module")
