@@ -94,9 +94,9 @@ def density_peaks(
     else:
         unit = points.shape[-1] * float(distance_scale) ** 2
     mean_distance = sets.mean_distance / unit
-    # Float32 resolution of m makes ties of what differs by rounding alone.
+    # Float32 resolution of m and δ makes ties of what differs by rounding alone.
     rank = mean_distance.float().argsort(dim=-1, stable=True).argsort(dim=-1)
-    separation = sets.separation(rank) / unit
+    separation = (sets.separation(rank) / unit).float().double()
     log_importance = (separation.log() / 2 - mean_distance).masked_fill(~finite, -torch.inf)
     if centers is None:
         centers = best_first(log_importance, finite, mask)[:, :num_clusters]
