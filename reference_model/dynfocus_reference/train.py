@@ -108,6 +108,8 @@ def train(config: TrainConfig) -> ReferenceTrainer | None:
             logger.warning("half-written, out of the way: %s", ", ".join(dropped))
     needed = run_bytes(model, config.output, config.keep_checkpoints, exports=exports)
     ensure_room(config.output, needed, f"a run with keep_checkpoints={config.keep_checkpoints}")
+    if newest is not None:
+        trainer.remember_bad(newest)
     with frozen_parts_stay_outside():
         trainer.train(resume_from_checkpoint=None if newest is None else str(newest))
     with writing(Path(config.output) / "model"):

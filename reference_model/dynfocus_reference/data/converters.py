@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -19,6 +20,9 @@ from dynfocus_reference.data.records import MARKER, JsonLines
 Records = Iterator[dict[str, Any]]
 CAPTION_REQUEST = "Describe the video concisely."
 LETTERS = "ABCDEFGHIJ"
+DURATION = re.compile(r"PT(?:(\d+)H)?(?:(\d+)M)?(?:(\d+(?:\.\d+)?)S)?")
+STRANGE = (ValueError, KeyError, TypeError, AttributeError, IndexError, csv.Error)
+"""What a file of another form leads to."""
 
 
 def _talk(pairs: Iterable[tuple[str, str]], shown: bool = True) -> list[dict[str, str]]:
@@ -53,11 +57,14 @@ def webvid_captions(path: str) -> Records:
 
 
 def _seconds(written: str | None) -> dict[str, float]:
-    """A duration of WebVid's form PT00H00M12S."""
+    """A duration of WebVid's form PT00H00M12S; zero parts may be left out."""
     if not written or not written.startswith("PT"):
         return {}
-    hours, minutes, seconds = written[2:].rstrip("S").replace("H", " ").replace("M", " ").split()
-    return {"duration": 3600.0 * float(hours) + 60 * float(minutes) + float(seconds)}
+    found = DURATION.fullmatch(written)
+    if found is None:
+        raise ValueError(f"a duration {written!r} instead of PT00H00M12S")
+    hours, minutes, seconds = (float(part or 0) for part in found.groups())
+    return {"duration": 3600 * hours + 60 * minutes + seconds}
 
 
 def science_qa(path: str) -> Records:
@@ -137,20 +144,29 @@ def write_records(records: Records, path: str) -> int:
     return count
 
 
+def _expected(records: Records, name: str, path: str) -> Records:
+    """The same records; an error says of which file, and how far it was good."""
+    count = 0
+    try:
+        for record in records:
+            yield record
+            count += 1
+    except STRANGE as error:
+        told = f"a record without {error}" if isinstance(error, KeyError) else str(error)
+        raise ValueError(
+            f"convert-data: expected {path!r} to be {name} as its authors publish it, got {told} (after {count} "
+            f"good samples)."
+        ) from error
+
+
 def run(arguments: Any) -> int:
     """Write one set as JSON lines; whole or not at all.
 
     Raises:
-        ValueError: a record without one of the set's fields.
+        ValueError: no file of this set, or a record without one of its fields.
     """
     output, counts = Path(arguments.output), []
-    records = CONVERTERS[arguments.set](arguments.input)
-    try:
-        replace_file(output, lambda part: counts.append(write_records(records, part)))
-    except KeyError as error:
-        raise ValueError(
-            f"convert-data: expected {arguments.input!r} to be {arguments.set} as its authors publish it, got a record "
-            f"without {error}."
-        ) from error
+    records = _expected(CONVERTERS[arguments.set](arguments.input), arguments.set, arguments.input)
+    replace_file(output, lambda part: counts.append(write_records(records, part)))
     print(f"{counts[0]} samples written to {output}", file=sys.stderr)
     return 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 import logging
 import os
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ from safetensors.torch import load_file
 from torch import nn
 from transformers import Trainer, TrainerCallback
 
+from dynfocus_connector.saving import replace_file
 from dynfocus_reference.data.dataset import ConversationDataset
 from dynfocus_reference.data.sampler import GroupedSampler
 from dynfocus_reference.lora import ADAPTER, save_adapters
@@ -108,6 +110,15 @@ class ReferenceTrainer(Trainer):
                 f"{len(self.bad)}. Run `dynfocus check-data`, or raise max_bad_share:\n{listed}"
             )
 
+    def _bad_file(self, folder: str | os.PathLike[str]) -> Path:
+        """Where a checkpoint keeps what this process has skipped so far."""
+        return Path(folder) / f"skipped_{self.args.process_index}.json"
+
+    def remember_bad(self, checkpoint: str | os.PathLike[str]) -> None:
+        """Go on counting bad samples from those of a checkpoint; older ones do not say."""
+        path = self._bad_file(checkpoint)
+        self.bad = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
+
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Adds what `Meters` says; called by every process."""
         if "loss" in logs:
@@ -149,6 +160,8 @@ class ReferenceTrainer(Trainer):
             if self.args.should_save:
                 begin(folder)
             super()._save_checkpoint(model, trial)
+            text = json.dumps(self.bad)
+            replace_file(self._bad_file(folder), lambda file: Path(file).write_text(text, encoding="utf-8"))
             self.accelerator.wait_for_everyone()
             if self.args.should_save:
                 mark_complete(folder, {**self.facts, "step": self.state.global_step})

@@ -252,3 +252,28 @@ def test_a_set_is_converted_whole_or_not_at_all(tmp_path):
         run_verb("convert-data", "videochatgpt-100k", str(tmp_path / "input.json"), str(tmp_path / "out.jsonl"))
     assert (tmp_path / "out.jsonl").read_text() == "old"
     assert len(list(tmp_path.iterdir())) == 2
+
+
+WEBVID = "videoid,page_dir,duration,name\n1,a,PT12S,Waves\n2,a,{},Dawn\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "told"),
+    [
+        ("webvid-captions", WEBVID.format("PTsoon"), r"got a duration 'PTsoon' instead .* \(after 1 good samples\)"),
+        ("scienceqa", "nonsense", r"got Expecting value: .* \(after 0 good samples\)"),
+        ("scienceqa", "[]", r"got 'list' object has no attribute 'items'"),
+        ("videochatgpt-100k", '["Hi"]', r"got string indices must be integers"),
+    ],
+)
+def test_a_file_of_another_form_is_named(name, text, told, tmp_path):
+    (tmp_path / "input.json").write_text(text)
+    with pytest.raises(ValueError, match=rf"input\.json' to be {name} as .* {told}"):
+        run_verb("convert-data", name, str(tmp_path / "input.json"), str(tmp_path / "out.jsonl"))
+
+
+def test_durations_of_webvid_may_be_short(tmp_path):
+    (tmp_path / "input.csv").write_text(WEBVID.format("PT1H2M"))
+    assert run_verb("convert-data", "webvid-captions", str(tmp_path / "input.csv"), str(tmp_path / "out.jsonl")) == 0
+    made = [json.loads(line)["duration"] for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    assert made == [12, 3720]

@@ -1,3 +1,4 @@
+import shutil
 import time
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from dynfocus_reference.training.trainer import TooManyBadSamplesError
 from .conftest import talk, write_video
 from .runs import finish, kill, launch, losses, shown, write_run, zero_runs
 from .test_logs import ITEMS
+from .test_lora import stop_at
 
 pytest.importorskip("accelerate")
 
@@ -82,6 +84,24 @@ def test_bad_samples_stop_the_run_above_the_share(clips, tmp_path):
     trainer = train(load_config(path, ["max_bad_share=0.6"]))
     assert len(trainer.bad) >= 1
     assert trainer.state.log_history[-2]["skipped_samples"] == len(trainer.bad)
+
+
+def test_a_run_that_goes_on_remembers_its_bad_samples(clips, tmp_path, monkeypatch):
+    records = [shown(clips, i) for i in range(4)] + [talk("<image>\nWhat?", "x", video="gone.mp4") for _ in range(4)]
+    path = write_run(tmp_path, records, max_bad_share=0.9, save_steps=1)
+    whole = train(load_config(path, [f"output={tmp_path / 'whole'}"]))
+    with monkeypatch.context() as patch:
+        patch.setattr("dynfocus_reference.training.trainer.mark_complete", stop_at(4))
+        with pytest.raises(KeyboardInterrupt):
+            train(load_config(path))
+    resumed = train(load_config(path))
+    assert resumed.bad == whole.bad
+    assert len(whole.bad) == 8
+    lines = [[line["skipped_samples"] for line in run.state.log_history if "loss" in line] for run in (whole, resumed)]
+    assert lines[0] == lines[1]
+    shutil.rmtree(tmp_path / "out" / "checkpoint-4")
+    with pytest.raises(TooManyBadSamplesError, match=r"at most 6.4 bad samples .* got [78]"):
+        train(load_config(path, ["max_bad_share=0.4"]))
 
 
 def test_a_stage_that_trains_nothing_is_skipped(mixed):
