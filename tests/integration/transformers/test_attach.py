@@ -35,7 +35,7 @@ def test_detach(tiny: Tiny, host: Any) -> None:
     assert torch.equal(host(**batch).logits, plain)
 
 
-@pytest.mark.proves("deepcopy and pickle")
+@pytest.mark.proves("deepcopy at any time, pickle before the first forward")
 @torch.no_grad()
 def test_copies(tiny: Tiny, host: Any) -> None:
     batch = tiny.batch(ROW)

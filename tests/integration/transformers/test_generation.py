@@ -132,6 +132,21 @@ def test_second_turn(tiny: Tiny, host: Any) -> None:
 
 
 @torch.no_grad()
+def test_events_are_found_once_on_a_cache(tiny: Tiny, host: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the cache every call finds them again, as the guide says."""
+    attached(host)
+    found, find = [], host.dynfocus.estimator.find_events
+    monkeypatch.setattr(host.dynfocus.estimator, "find_events", lambda *a, **k: found.append(1) or find(*a, **k))
+    first = generate(host, tiny.batch(PROMPTS[0]))
+    assert len(found) == 1
+    longer = tiny.batch([*PROMPTS[0], first.sequences[0, -STEPS:].tolist(), text(9, 4)])
+    generate(host, longer, **{CACHE: first[CACHE]})
+    assert len(found) == 1
+    generate(host, longer)
+    assert len(found) == 2
+
+
+@torch.no_grad()
 def test_a_cache_of_the_users_own(tiny: Tiny, host: Any) -> None:
     """It remembers which video tokens it holds although nothing of it is returned."""
     attached(host, question="first")

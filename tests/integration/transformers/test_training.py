@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from dynfocus_transformers import attach, compress_batch
+from dynfocus_transformers import attach, compress_batch, set_trainable
 from dynfocus_transformers.adapters import adapter_for
 from tests.integration.transformers.connectors import trained, training_free
 from tests.integration.transformers.tiny import Picture, Tiny, Video, installed, text
@@ -118,13 +118,13 @@ class Rows(torch.utils.data.Dataset):
         return self.tiny.batch(*[item["row"] for item in items], left=False, labels=True)
 
 
-def trainer(tiny: Tiny, model: Any, folder: Path, **options: Any) -> Any:
+def trainer(tiny: Tiny, model: Any, folder: Path, *, steps: int = 2, **options: Any) -> Any:
     from transformers import Trainer, TrainingArguments
 
     rows = Rows(tiny)
     arguments = TrainingArguments(
         output_dir=str(folder),
-        max_steps=2,
+        max_steps=steps,
         per_device_train_batch_size=2,
         per_device_eval_batch_size=2,
         remove_unused_columns=False,
@@ -150,20 +150,22 @@ def test_trainer(tiny: Tiny, host: Any, tmp_path: Path) -> None:
 
     attach(host, trained(), ratio=0.4)
     before = {name: p.clone() for name, p in host.dynfocus.named_parameters()}
-    run = trainer(tiny, host, tmp_path, compute_metrics=metrics)
+    set_trainable(host)
+    run = trainer(tiny, host, tmp_path, steps=4, compute_metrics=metrics)
     run.train()
     moved = [name for name, p in host.dynfocus.named_parameters() if not torch.equal(p, before[name])]
     assert len(moved) >= len(before) - len(SHIFTS)
     result = run.evaluate(ignore_keys=None if installed("5.23") else EXTRAS)
     assert seen["shapes"][0] == seen["shapes"][1]
     assert result["eval_own_loss"] == pytest.approx(result["eval_loss"], rel=1e-5)
-    after = {name: p.clone() for name, p in host.dynfocus.named_parameters()}
+    fresh = attach(tiny.model(), trained(), ratio=0.4)
     with torch.no_grad():
-        for parameter in host.dynfocus.parameters():
+        for parameter in fresh.dynfocus.parameters():
             parameter.zero_()
-    run._load_from_checkpoint(str(tmp_path / "checkpoint-2"))
-    for name, parameter in host.dynfocus.named_parameters():
-        assert torch.equal(parameter, after[name]), name
+    set_trainable(fresh)
+    trainer(tiny, fresh, tmp_path / "resumed", steps=4).train(resume_from_checkpoint=str(tmp_path / "checkpoint-2"))
+    for name, parameter in fresh.named_parameters():
+        assert torch.equal(parameter, host.get_parameter(name)), name
 
 
 @pytest.mark.proves("PEFT LoRA, the connector saved with it")
