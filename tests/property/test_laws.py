@@ -183,7 +183,7 @@ class TestTies:
         assert peaks.centers[0].tolist() == list(range(min(n, clusters)))
 
     @given(grid_points=st.lists(st.integers(0, 2), min_size=1, max_size=10), clusters=st.integers(1, 10))
-    @example(grid_points=[0, 0, 0, 0, 1, 1, 1, 2, 2, 2], clusters=2)  # 1 lies as far from 0 as 2 from 1, but for rounding
+    @example(grid_points=[0, 0, 0, 0, 1, 1, 1, 2, 2, 2], clusters=2)  # 0–1 and 1–2 differ by rounding
     @settings(max_examples=80)
     def test_exact_ties_by_index(self, grid_points, clusters):
         points = np.array(grid_points, dtype=np.float64)[:, None]
