@@ -71,6 +71,7 @@ def peaks_of_held(
     """
     unit = torch.where(largest > 0, largest, 1) if distance_scale == "max" else float(distance_scale) ** 2
     separation, mean = separation_and_density(distance / unit, neighbors / unit)
+    separation = separation.float().double()  # as `density_peaks` does
     importance = (separation.log() / 2 - mean).masked_fill(mean.isinf(), -torch.inf)
     order = importance.argsort(descending=True, stable=True)
     order = order[mean.isinf()[order].int().argsort(stable=True)]
