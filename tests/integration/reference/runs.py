@@ -78,7 +78,7 @@ def start(*arguments):
 
 
 def zero_runs(folder, *runs):
-    """Short runs with samples dealt out in file order to two processes, NAME:STAGE:CONFIG each; what they logged."""
+    """Short runs of two processes, NAME:STAGE:CONFIG each; what they logged."""
     finish(launch(Path(__file__).with_name("zero_worker.py"), folder, *runs))
     return json.loads((folder / "logs.json").read_text())
 

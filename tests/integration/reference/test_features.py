@@ -315,14 +315,14 @@ def test_text_alone_leaves_the_tower_out_where_features_are_read(model):
 
 
 def test_zero_3_stays_in_step_on_features(folder):
-    """At every step the two ranks see different things: text, an image, a long video, a bad sample."""
+    """At every step the two ranks see different things: text, or what fills no batch of its modality."""
     pytest.importorskip("deepspeed")
     clips = folder / "clips"
-    text = [talk(f"Say {i}", f"number {i}") for i in range(3)]
+    text = [talk(f"Say {i}", f"number {i}") for i in range(2)]
     gone = talk("<image>\nWhat?", "x", video="gone.mp4")
     image = talk("<image>\nColour?", "White.", image=str(clips / "wide.png"))
-    records = [text[0], shown(clips, 1), image, text[1], text[2], gone, shown(clips, 0), shown(clips, 1)]
-    changes = {"global_batch_size": 2, "batch_size_per_gpu": 1, "frames_per_chunk": 3, "max_bad_share": 0.9}
+    records = [*text, image, gone, shown(clips, 0), shown(clips, 1)]
+    changes = {"frames_per_chunk": 3, "max_bad_share": 0.9}
     paths = []
     for name, features in (("pixels", None), ("stored", str(folder / "f"))):
         made = write_run(folder, records, data={"features": features, "placeholder": "front"}, **changes)

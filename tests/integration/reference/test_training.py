@@ -1,5 +1,4 @@
 import shutil
-import time
 from pathlib import Path
 
 import pytest
@@ -7,17 +6,13 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from dynfocus_reference import ReferenceModel, ReferenceProcessor, preset
-from dynfocus_reference.chat import Conversation
-from dynfocus_reference.train import build, train
+from dynfocus_reference.train import train
 from dynfocus_reference.training.carry import carry_over
-from dynfocus_reference.training.checkpoint import MARKER
 from dynfocus_reference.training.config import load_config
-from dynfocus_reference.training.room import SMALL_FILES, checkpoint_bytes
 from dynfocus_reference.training.trainer import TooManyBadSamplesError
 
-from .conftest import talk, write_video
-from .runs import finish, kill, launch, losses, shown, write_run, zero_runs
-from .test_logs import ITEMS
+from .conftest import talk
+from .runs import shown, write_run
 from .test_lora import stop_at
 
 pytest.importorskip("accelerate")
@@ -106,81 +101,3 @@ def test_a_run_that_goes_on_remembers_its_bad_samples(clips, tmp_path, monkeypat
 
 def test_a_stage_that_trains_nothing_is_skipped(mixed):
     assert train(load_config(mixed, ["train=[]"])) is None
-
-
-def test_zero_stages_agree_on_adversarial_mixtures(clips, tmp_path):
-    """At every step the two ranks see different things: text, an image-like clip, a long video, a bad sample."""
-    pytest.importorskip("deepspeed")
-    text = [talk(f"Say {i}", f"number {i}") for i in range(4)]
-    gone = talk("<image>\nWhat?", "x", video="gone.mp4")
-    records = [text[0], shown(clips, 3), shown(clips, 0), text[1], text[2], gone, shown(clips, 2), shown(clips, 0)]
-    changes = {"global_batch_size": 2, "batch_size_per_gpu": 1, "frames_per_chunk": 3, "max_bad_share": 0.9}
-    path = write_run(tmp_path, records, **changes)
-    found = zero_runs(tmp_path, *(f"zero{stage}:{stage}:{path}" for stage in (1, 2, 3)))
-    first, *others = [[line["loss"] for line in lines] for lines in found.values()]
-    assert len(first) == 4
-    for other in others:
-        assert other == pytest.approx(first, abs=2e-3)
-    assert [[line["skipped_samples"] for line in lines] for lines in found.values()] == [[0, 0, 1, 1]] * 3
-    assert all(line.keys() >= ITEMS for lines in found.values() for line in lines)
-    states = [load_file(tmp_path / name / "trained.safetensors") for name in found]
-    assert all(state.keys() == states[0].keys() for state in states)
-    assert ReferenceModel.from_pretrained(tmp_path / "zero3" / "model")
-    said = checkpoint_bytes(build(load_config(path))[0])
-    for name in found:
-        folder = tmp_path / name / "checkpoint-4"
-        written = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
-        assert 0.5 * (said - SMALL_FILES) < written < said - SMALL_FILES + 300_000, name
-
-
-def kill_and_resume(mixed, tmp_path, zero):
-    """Two steps are an epoch here: the checkpoint lies in the middle of the second."""
-    arguments = ("-m", "dynfocus_reference.train", mixed, f"zero={zero}", "max_steps=6", "save_steps=3")
-    finish(launch(*arguments, f"output={tmp_path / 'whole'}"))
-    killed = launch(*arguments, f"output={tmp_path / 'killed'}")
-    marker = tmp_path / "killed" / "checkpoint-3" / MARKER
-    start = time.monotonic()
-    while not marker.exists() and time.monotonic() - start < 120 and killed.poll() is None:
-        time.sleep(0.02)
-    kill(killed)
-    assert marker.exists()
-    assert not (tmp_path / "killed" / "trained.safetensors").exists()
-    finish(launch(*arguments, f"output={tmp_path / 'killed'}"))
-    states = [load_file(tmp_path / name / "trained.safetensors") for name in ("whole", "killed")]
-    torch.testing.assert_close(states[0], states[1], rtol=0, atol=0)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("zero", [1, 2, 3])
-def test_kill_and_resume(mixed, tmp_path, zero):
-    pytest.importorskip("deepspeed")
-    kill_and_resume(mixed, tmp_path, zero)
-
-
-@pytest.mark.slow
-def test_sixteen_videos_are_learnt_by_heart_and_answered(tmp_path):
-    records = []
-    for number, letter in enumerate("abcdefghijklmnop"):
-        write_video(tmp_path / f"{number}.mp4", seconds=2, seed=number)
-        records.append(talk("<image>\nWho?", f"{letter} team", video=f"{number}.mp4"))
-    path = write_run(
-        tmp_path,
-        records,
-        sources=[{"path": "set.json", "root": "."}],
-        learning_rate=2e-3,
-        global_batch_size=16,
-        batch_size_per_gpu=16,
-        max_steps=150,
-        save_steps=1000,
-        gradient_checkpointing=False,
-        log_steps=5,
-    )
-    trainer = train(load_config(path))
-    assert losses(trainer)[-1] < 0.01
-    model = ReferenceModel.from_pretrained(tmp_path / "out" / "model").eval()
-    processor = ReferenceProcessor.from_pretrained(tmp_path / "out" / "model")
-    answers = []
-    for number in range(16):
-        clip = processor.read(tmp_path / f"{number}.mp4")
-        answers.append(Conversation(model, processor, clip.frames).ask("Who?", max_new_tokens=12))
-    assert answers == [f"{letter} team" for letter in "abcdefghijklmnop"]

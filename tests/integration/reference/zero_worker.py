@@ -1,4 +1,4 @@
-"""Run by torchrun: several short runs in one pair of processes, with samples dealt out in file order."""
+"""Run by torchrun: several short runs in one pair of processes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from pathlib import Path
 
 import torch
 
-from dynfocus_reference.data.sampler import Draw, GroupedSampler
 from dynfocus_reference.train import train
 from dynfocus_reference.training.config import load_config
 
@@ -16,7 +15,6 @@ from dynfocus_reference.training.config import load_config
 def main(output: str, *runs: str) -> None:
     """Every run is NAME:STAGE:CONFIG and goes to `output`/NAME; what it logged goes to `output`/logs.json."""
     torch.set_num_threads(1)
-    GroupedSampler.__iter__ = lambda self: (Draw(index, self.epoch) for index in range(len(self)))
     results = {}
     for run in runs:
         name, stage, config = run.split(":", 2)
