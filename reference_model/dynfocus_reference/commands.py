@@ -47,6 +47,7 @@ def add_check_data(subparsers: Any) -> None:
     parser.add_argument("--max-length", type=int, default=2048, help="with --model, in text tokens (default 2048)")
     parser.add_argument("--template", default="vicuna_v1", choices=("vicuna_v1", "plain"), help="with --model")
     parser.add_argument("--workers", type=int, default=4, help="threads that decode (default 4)")
+    parser.add_argument("--write", help="write the good samples here (.jsonl), each video with its duration")
     parser.set_defaults(run=_later("data.check"))
 
 

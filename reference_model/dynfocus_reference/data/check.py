@@ -3,54 +3,27 @@
 from __future__ import annotations
 
 import argparse
-import collections
+import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 from transformers import PreTrainedTokenizerBase
 
+from dynfocus_connector.saving import replace_file
 from dynfocus_reference.data.conversation import Place, Template, encode
 from dynfocus_reference.data.records import BadSampleError, JsonLines, Record, parse_record
+from dynfocus_reference.data.summary import Problem, Summary
 from dynfocus_reference.processing import ReferenceProcessor
 from dynfocus_video.reader import read_video
 from dynfocus_video.resizing import FrameSize
 from dynfocus_video.sampling import Sampling
 
-SHOWN = 20
 TooLong = Callable[[Record], str]
 """What is too long about a sample; nothing where it fits."""
-
-
-@dataclass
-class Summary:
-    """The statistics of C.2, and what is wrong."""
-
-    samples: int = 0
-    images: int = 0
-    videos: int = 0
-    text_only: int = 0
-    turns: int = 0
-    seconds: float = 0.0
-    longest_words: int = 0
-    bad: list[tuple[str, str]] = field(default_factory=list)
-    """(kind, message)"""
-
-    def as_text(self) -> str:
-        """For people."""
-        lines = [
-            f"samples {self.samples:,}  images {self.images:,}  videos {self.videos:,}  text-only {self.text_only:,}",
-            f"turns {self.turns:,}  seconds of video {self.seconds:,.1f}  longest sample {self.longest_words:,} words",
-        ]
-        kinds = collections.Counter(kind for kind, _ in self.bad)
-        lines += [f"bad: {count:,} {kind}" for kind, count in kinds.most_common()]
-        lines += [f"  {message}" for _, message in self.bad[:SHOWN]]
-        if len(self.bad) > SHOWN:
-            lines.append(f"  ... and {len(self.bad) - SHOWN:,} more")
-        return "\n".join([*lines, "every sample can be used" if not self.bad else f"{len(self.bad):,} bad samples"])
 
 
 def check_file(
@@ -66,20 +39,25 @@ def check_file(
         progress: Show a bar on stderr.
     """
     file, summary = JsonLines(path), Summary()
-    records: list[tuple[str, Record]] = []
-    for row in tqdm(range(len(file)), desc="records", disable=not progress, file=sys.stderr):
+    shown: list[tuple[int, str]] = []
+    for row in _bar(range(len(file)), "records", len(file), progress):
         name = f"{file.path.name}[{row}]"
+        summary.total += 1
         try:
             record = parse_record(file[row], name)
         except BadSampleError as error:
-            summary.samples += 1
-            summary.bad.append(("malformed", str(error)))
+            summary.bad.append(Problem(row, error.kind, str(error)))
             continue
-        _count(summary, record)
+        place = None if record.path is None else str(Path(root, record.path))
+        summary.count(record, place)
+        shown += [] if place is None else [(row, place)]
         if told := too_long(record) if too_long else "":
-            summary.bad.append(("over-long", f"{name}: {told}"))
-        records.append((name, record))
-    _look(summary, records, Path(root), workers, progress)
+            summary.bad.append(Problem(row, "over-long", f"{name}: {told}"))
+    damaged = _look(summary, workers, progress)
+    for row, place in shown:
+        if place in damaged:
+            kind, told = damaged[place]
+            summary.bad.append(Problem(row, kind, f"{file.path.name}[{row}]: {told}"))
     return summary
 
 
@@ -104,32 +82,44 @@ def longer_than(max_length: int, tokenizer: PreTrainedTokenizerBase, template: T
     return too_long
 
 
-def _count(summary: Summary, record: Record) -> None:
-    words = sum(len(f"{turn.question} {turn.answer}".split()) for turn in record.turns)
-    summary.samples += 1
-    summary.turns += len(record.turns)
-    summary.longest_words = max(summary.longest_words, words)
-    summary.images += record.modality == "image"
-    summary.videos += record.modality == "video"
-    summary.text_only += record.modality == "text"
+def write_good(path: str, root: str, summary: Summary, output: str) -> int:
+    """The samples of a set without a problem, each video with its `duration`, as .jsonl; how many they are."""
+    file, bad = JsonLines(path), {problem.row for problem in summary.bad}
+    good = [row for row in range(len(file)) if row not in bad]
+
+    def with_duration(raw: dict[str, Any]) -> dict[str, Any]:
+        seconds = summary.seconds.get(str(Path(root, raw["video"]))) if raw.get("video") else None
+        return raw if seconds is None else {**raw, "duration": round(seconds, 3)}
+
+    def write(part: str) -> None:
+        with open(part, "w", encoding="utf-8") as lines:
+            lines.writelines(json.dumps(with_duration(file[row])) + "\n" for row in good)
+
+    Path(output).parent.mkdir(parents=True, exist_ok=True)
+    replace_file(Path(output), write)
+    return len(good)
 
 
-def _look(summary: Summary, records: list[tuple[str, Record]], root: Path, workers: int, progress: bool) -> None:
-    """Decode every different file once; a bad one is told for each sample that shows it."""
-    paths = sorted({str(root / str(record.path)) for _, record in records if record.path is not None})
+def _look(summary: Summary, workers: int, progress: bool) -> dict[str, tuple[str, str]]:
+    """Decode every file once, and note how long videos are; what is wrong with which."""
+    paths, damaged = sorted(summary.files), {}
     with ThreadPoolExecutor(workers) as pool:
-        bar = tqdm(pool.map(_open, paths), total=len(paths), desc="files", disable=not progress, file=sys.stderr)
-        seen = dict(zip(paths, bar, strict=True))
-    for name, record in records:
-        if record.path is None:
-            continue
-        seconds, kind, problem = seen[str(root / record.path)]
-        summary.seconds += seconds if record.modality == "video" else 0
-        if kind:
-            summary.bad.append((kind, f"{name}: {problem}"))
+        for path, (seconds, kind, told) in zip(
+            paths, _bar(pool.map(_open, paths), "files", len(paths), progress), strict=True
+        ):
+            if kind:
+                damaged[path] = kind, told
+            if seconds and summary.files[path] == "video":
+                summary.seconds[path] = seconds
+    return damaged
+
+
+def _bar(items: Iterable[Any], name: str, count: int, progress: bool) -> Iterable[Any]:
+    return tqdm(items, total=count, desc=name, disable=not progress, file=sys.stderr)
 
 
 def _open(path: str) -> tuple[float, str, str]:
+    """Seconds, and the kind of problem and the problem where there is one."""
     try:
         if not Path(path).is_file():
             return 0.0, "missing file", f"expected a file at {path!r}, found none."
@@ -149,4 +139,7 @@ def run(arguments: argparse.Namespace) -> int:
         too_long = longer_than(arguments.max_length, tokenizer, arguments.template)
     summary = check_file(arguments.file, arguments.root, too_long=too_long, workers=arguments.workers, progress=True)
     print(summary.as_text())
+    if arguments.write is not None:
+        count = write_good(arguments.file, arguments.root, summary, arguments.write)
+        print(f"{count:,} good samples written to {arguments.write}")
     return 1 if summary.bad else 0

@@ -22,6 +22,14 @@ UNREADABLE = (ValueError, RecursionError)
 class BadSampleError(ValueError):
     """One record cannot be used; the message says which and why."""
 
+    kind = "malformed"
+
+
+class WrongOrderError(BadSampleError):
+    """Turns that do not alternate, beginning with a human one."""
+
+    kind = "turns in the wrong order"
+
 
 class Turn(NamedTuple):
     """A question and its answer."""
@@ -109,7 +117,8 @@ def parse_record(raw: dict[str, Any], name: str) -> Record:
         name: File and number, for messages.
 
     Raises:
-        BadSampleError: turns in the wrong order, markers without a visual input or more than one, empty answers, a
+        WrongOrderError: turns in the wrong order.
+        BadSampleError: markers without a visual input or more than one, empty answers, a
             path that is no text, a duration that is no number.
     """
     if not isinstance(raw, dict) or not isinstance(raw.get("conversations"), list):
@@ -145,7 +154,7 @@ def _turns(raw: dict[str, Any], modality: Modality, name: str) -> list[Turn]:
     said = [(turn.get("from"), turn.get("value")) for turn in raw["conversations"]]
     order = [speaker for speaker, _ in said]
     if not order or order != ["human", "gpt"] * (len(order) // 2):
-        raise BadSampleError(f"{name}: expected turns human, gpt, human, gpt, ..., got {order[:6]}.")
+        raise WrongOrderError(f"{name}: expected turns human, gpt, human, gpt, ..., got {order[:6]}.")
     if not all(isinstance(value, str) for _, value in said):
         raise BadSampleError(f"{name}: expected text in every turn, got {[type(value).__name__ for _, value in said]}.")
     turns = [

@@ -1,5 +1,6 @@
 import csv
 import json
+import re
 from collections import Counter
 
 import numpy as np
@@ -146,13 +147,40 @@ def test_sampler_groups_modality_and_length():
 
 def test_check_data_reads_everything(folder, capsys):
     summary = check_file(str(folder / "set.json"), str(folder))
-    assert (summary.samples, summary.images, summary.videos, summary.text_only, summary.turns) == (6, 1, 3, 1, 6)
-    assert summary.seconds == pytest.approx(5, abs=0.3)
-    assert sorted(kind for kind, _ in summary.bad) == ["malformed", "missing file", "undecodable"]
+    assert (summary.total, summary.samples, summary.turns) == (6, {"image": 1, "video": 3, "text": 1}, 6)
+    assert sorted(problem.kind for problem in summary.bad) == [
+        "missing file",
+        "turns in the wrong order",
+        "undecodable",
+    ]
     assert run_verb("check-data", str(folder / "set.json"), "--root", str(folder)) == 1
     assert "set.json[4]" in capsys.readouterr().out
     assert run_verb("check-data", str(folder / "good.jsonl"), "--root", str(folder)) == 0
     assert "every sample can be used" in capsys.readouterr().out
+
+
+def test_check_data_counts_a_file_once_and_each_of_its_samples(folder, tmp_path, capsys):
+    records = [talk("<image>\nWhat?", str(i), video="clip.mp4") for i in range(3)]
+    records += [talk("<image>\nWhat?", str(i), image="white.png") for i in range(2)]
+    (tmp_path / "set.json").write_text(json.dumps(records))
+    assert run_verb("check-data", str(tmp_path / "set.json"), "--root", str(folder)) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "samples 5: 3 with a video, 2 with an image, 0 text-only"
+    assert re.fullmatch(r"files: 1 videos \((4\.[89]|5\.[01]) seconds\), 1 images", lines[1])
+
+
+def test_check_data_writes_the_good_samples_with_the_length_of_their_videos(folder, processor, tmp_path, capsys):
+    good = tmp_path / "new" / "good.jsonl"
+    arguments = ("check-data", str(folder / "set.json"), "--root", str(folder), "--write", str(good))
+    assert run_verb(*arguments) == 1
+    assert f"3 good samples written to {good}" in capsys.readouterr().out
+    made = [json.loads(line) for line in good.read_text().splitlines()]
+    old = json.loads((folder / "set.json").read_text())
+    assert made == [{**old[0], "duration": pytest.approx(5, abs=0.3)}, *old[1:3]]
+    data = ConversationDataset([Source(str(good), str(folder))], processor)
+    words = dataset(folder, processor).sketch()[1]
+    assert (data.sketch()[1] - words).tolist() == [2 * int(made[0]["duration"]), 0, 0]
+    assert run_verb("check-data", str(good), "--root", str(folder)) == 0
 
 
 STRANGE = [
