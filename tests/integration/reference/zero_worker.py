@@ -11,6 +11,7 @@ import torch
 from dynfocus_reference.data.sampler import Draw, GroupedSampler
 from dynfocus_reference.train import train
 from dynfocus_reference.training.config import load_config
+from dynfocus_reference.training.leaving import leave
 
 
 def main(output: str, *runs: str) -> None:
@@ -28,3 +29,4 @@ def main(output: str, *runs: str) -> None:
 
 if __name__ == "__main__":
     main(*sys.argv[1:])
+    sys.exit(leave(0))
