@@ -30,6 +30,7 @@ from dynfocus_reference.training.carry import carry_over
 from dynfocus_reference.training.checkpoint import drop_half_written, newest_complete
 from dynfocus_reference.training.config import load_config
 from dynfocus_reference.training.export import export_model
+from dynfocus_reference.training.leaving import leave
 from dynfocus_reference.training.plan import plan
 from dynfocus_reference.training.room import ensure_room, run_bytes, writing
 from dynfocus_reference.training.settings import TrainConfig
@@ -158,4 +159,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(leave(main()))

@@ -10,6 +10,7 @@ import torch
 
 from dynfocus_reference.train import train
 from dynfocus_reference.training.config import load_config
+from dynfocus_reference.training.leaving import leave
 
 
 def main(output: str, *runs: str) -> None:
@@ -26,3 +27,4 @@ def main(output: str, *runs: str) -> None:
 
 if __name__ == "__main__":
     main(*sys.argv[1:])
+    sys.exit(leave(0))
