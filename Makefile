@@ -43,6 +43,7 @@ bench: $(VENV)/.dev
 
 bench-gpu: $(VENV)/.dev
 	$(BIN)/python -m tests.benchmark.speed --device cuda --dtype bfloat16 $(BENCH_ARGS)
+	$(BIN)/dynfocus cost --device cuda
 
 study-quick study study-full: $(VENV)/.dev
 	$(BIN)/python -m dynfocus_reference.planted.study $(patsubst study-%,%,$(@:study=study-main))

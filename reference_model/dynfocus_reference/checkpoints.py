@@ -6,13 +6,14 @@ import json
 import os
 import pickle
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from huggingface_hub import hf_hub_download
-from huggingface_hub.errors import EntryNotFoundError
+from huggingface_hub.errors import EntryNotFoundError, HFValidationError
 from safetensors import safe_open
 from torch import Tensor, nn
 
@@ -141,6 +142,24 @@ def load_exactly(
         )
     module.load_state_dict(state)
     return LoadReport(part, str(source), len(state), aside)
+
+
+@contextmanager
+def opening(source: object, who: str) -> Iterator[None]:
+    """Around `from_pretrained` of transformers: where no model lies, one line names the place.
+
+    Raises:
+        FileNotFoundError: `source` is no folder with a config.json, and no repository that can be reached.
+    """
+    try:
+        yield
+    except (OSError, HFValidationError) as error:
+        if os.path.isfile(os.path.join(str(source), "config.json")):
+            raise
+        raise FileNotFoundError(
+            f"{who}: expected a folder that `dynfocus train` or `dynfocus convert-weights` wrote, or a repository of "
+            f"the hub, found neither at {str(source)!r}."
+        ) from error
 
 
 def expect_all_loaded(info: dict[str, Any], who: str, source: object, tolerate: str = "$^") -> None:

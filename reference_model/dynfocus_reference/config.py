@@ -83,7 +83,7 @@ class ReferenceConfig(PretrainedConfig):
 
 
 def preset(name: str, **changes: Any) -> ReferenceConfig:
-    """A configuration by name: "paper-7b", "small" (about 150 M parameters) or "tiny" (a few million).
+    """A configuration by name: "paper-7b", "small" (about 150 M parameters) or "tiny" (1.3 M).
 
     Args:
         name: One of `PRESETS`.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
 import torch
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
@@ -12,7 +13,7 @@ from dynfocus_reference.config import ReferenceConfig, preset
 from dynfocus_reference.model import ReferenceModel
 from dynfocus_reference.processing import ReferenceProcessor
 from dynfocus_reference.qformer import QuestionFormer
-from dynfocus_reference.training.room import ensure_empty
+from dynfocus_reference.training.room import ensure_empty, replace_folder
 from dynfocus_reference.vision import VisionTower
 from dynfocus_reference.weights import load_language_model, load_qformer, load_vision
 
@@ -62,7 +63,7 @@ def qformer_tokenizer(source: str) -> PreTrainedTokenizerBase:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Read every part, then write the folder."""
+    """Read every part, then write the folder, whole or not at all."""
     ensure_empty(arguments.output, "convert-weights")
     config = preset(arguments.preset)
     tokenizer = AutoTokenizer.from_pretrained(arguments.language_model)
@@ -72,7 +73,11 @@ def run(arguments: argparse.Namespace) -> int:
     parts = (arguments.vision, arguments.qformer, arguments.language_model)
     model, reports = assemble(config, *parts, dtype=getattr(torch, arguments.dtype), seed=arguments.seed)
     print("\n".join(reports))
-    model.save_pretrained(arguments.output)
-    processor.save_pretrained(arguments.output)
+
+    def write(part: Path) -> None:
+        model.save_pretrained(part)
+        processor.save_pretrained(part)
+
+    replace_folder(Path(arguments.output), write)
     print(f"written to {arguments.output}")
     return 0

@@ -13,7 +13,7 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from dynfocus_connector import CompressedVideo, build_connector
 from dynfocus_connector.splicing import SplicedPrompt, splice
-from dynfocus_reference.checkpoints import expect_all_loaded
+from dynfocus_reference.checkpoints import expect_all_loaded, opening
 from dynfocus_reference.config import IGNORED_LABEL, ReferenceConfig
 from dynfocus_reference.freezing import FrozenParts
 from dynfocus_reference.qformer import QuestionFormer
@@ -69,9 +69,11 @@ class ReferenceModel(FrozenParts, Watching, PreTrainedModel, GenerationMixin):  
 
         Raises:
             ValueError: the weights do not fit the configuration.
+            FileNotFoundError: no model lies there.
         """
         kwargs |= {"output_loading_info": True, "ignore_mismatched_sizes": True}
-        loaded: Any = super().from_pretrained(path, *args, **kwargs)
+        with opening(path, "ReferenceModel.from_pretrained"):
+            loaded: Any = super().from_pretrained(path, *args, **kwargs)
         model, info = loaded
         expect_all_loaded(info, "ReferenceModel.from_pretrained", path)
         return (model, info) if output_loading_info else model

@@ -8,7 +8,7 @@ from dynfocus_reference.checkpoints import load_exactly, read_tensors
 from dynfocus_reference.config import preset
 from dynfocus_reference.model import ReferenceModel
 from dynfocus_reference.model_info import build_on_meta, resolve_config
-from dynfocus_reference.train import RANDOM_PRESETS
+from dynfocus_reference.training.settings import RANDOM_PRESETS
 
 VISION = "vision."
 

@@ -25,7 +25,7 @@ from dynfocus_reference.lora import add_adapters
 from dynfocus_reference.model import ReferenceModel
 from dynfocus_reference.processing import ReferenceProcessor, byte_tokenizer
 from dynfocus_reference.trainable import patterns_of
-from dynfocus_reference.training.arguments import training_arguments
+from dynfocus_reference.training.arguments import expect_loggers, training_arguments
 from dynfocus_reference.training.carry import carry_over
 from dynfocus_reference.training.checkpoint import drop_half_written, newest_complete
 from dynfocus_reference.training.config import load_config
@@ -33,11 +33,10 @@ from dynfocus_reference.training.export import export_model
 from dynfocus_reference.training.leaving import leave
 from dynfocus_reference.training.plan import plan
 from dynfocus_reference.training.room import ensure_room, run_bytes, writing
-from dynfocus_reference.training.settings import TrainConfig
+from dynfocus_reference.training.settings import RANDOM_PRESETS, TrainConfig
 from dynfocus_reference.training.trainer import ReferenceTrainer, frozen_parts_stay_outside
 
 logger = logging.getLogger(__name__)
-RANDOM_PRESETS = ("tiny", "small")
 FIXED = (
     "zero",
     "seed",
@@ -80,12 +79,14 @@ def train(config: TrainConfig) -> ReferenceTrainer | None:
     Raises:
         ValueError: settings that do not fit together, or that changed since the last checkpoint.
         OSError: the output cannot be written.
+        ImportError: a logger of `report_to` is not installed.
         TooManyBadSamplesError: more bad samples than allowed.
     """
     if not config.train:
         logger.warning("this stage trains nothing and is skipped")
         return None
     world_size = int(os.environ.get("WORLD_SIZE", "1"))
+    expect_loggers(config.report_to)
     ensure_room(config.output, 0)
     facts = facts_of(config, world_size)
     newest = newest_complete(config.output, facts)

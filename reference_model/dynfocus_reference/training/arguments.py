@@ -2,14 +2,34 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
+from collections.abc import Iterable
 
 import torch
 from transformers import TrainingArguments
 
 from dynfocus_reference.training.config import CONFIG_FOLDER
 from dynfocus_reference.training.settings import TrainConfig
+
+PACKAGES = {"tensorboard": ("tensorboard", "reference"), "wandb": ("wandb", "wandb")}
+"""The package that a logger needs, and the extra of ours that brings it."""
+
+
+def expect_loggers(names: Iterable[str]) -> None:
+    """Refuse loggers whose package is not installed, before a model is read.
+
+    Raises:
+        ImportError: names the package and the extra that brings it.
+    """
+    for name in names:
+        package, extra = PACKAGES.get(name, (None, None))
+        if package is not None and importlib.util.find_spec(package) is None:
+            raise ImportError(
+                f"train: expected the package {package} for report_to: [{name}], found none. "
+                f'Install it with `pip install "dynfocus-connector[{extra}]"`, or leave {name} out of report_to.'
+            )
 
 
 def training_arguments(config: TrainConfig, world_size: int) -> TrainingArguments:

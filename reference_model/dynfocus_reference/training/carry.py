@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
@@ -40,7 +42,7 @@ def carry_over(model: ReferenceModel, folder: str | os.PathLike[str], carry: str
         seed: For what is drawn.
 
     Returns:
-        A sentence that says what was taken and what was drawn.
+        A sentence that names what was taken and what was drawn.
 
     Raises:
         ValueError: weights that the model does not have, or of another shape.
@@ -60,8 +62,19 @@ def carry_over(model: ReferenceModel, folder: str | os.PathLike[str], carry: str
     with torch.no_grad():
         for name, value in state.items():
             own[name].copy_(value)
-    drawn = sum(name.startswith(CONNECTOR) and name not in state for name in own)
-    return f"{len(state)} tensors taken from {path}, {drawn} of the connector drawn with seed {seed}"
+    drawn = [name for name in own if name.startswith(CONNECTOR) and name not in state]
+    return f"taken from {path}: {grouped(state)}; drawn with seed {seed}: {grouped(drawn)}"
+
+
+def grouped(names: Iterable[str]) -> str:
+    """Parameters by what their names begin with, and how many there are.
+
+    Example:
+        >>> grouped(["connector.encoder.projector.content.0.bias", "connector.encoder.projector.context.bias", "head"])
+        'connector.encoder.projector.* (2), head'
+    """
+    parts = Counter(".".join([*parent[:3], "*"]) if (parent := name.split(".")[:-1]) else name for name in names)
+    return ", ".join(f"{part} ({count})" if part.endswith("*") else part for part, count in parts.items()) or "nothing"
 
 
 def draw_connector(model: ReferenceModel, seed: int) -> None:

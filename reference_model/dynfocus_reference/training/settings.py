@@ -10,6 +10,8 @@ from dynfocus_reference.lora import LoraOptions
 from dynfocus_reference.trainable import patterns_of
 
 Carry = Literal["projector", "all"]
+RANDOM_PRESETS = ("tiny", "small")
+"""Presets that a run may begin with, their weights drawn"""
 
 
 @dataclass(frozen=True)

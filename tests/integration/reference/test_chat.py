@@ -93,6 +93,15 @@ def test_without_a_question_lines_are_read(folder, capsys, monkeypatch):
     assert capsys.readouterr().out.count("\n") >= 2
 
 
+@pytest.mark.parametrize("name", ["/nowhere", "runs/nothing", "clips"])
+def test_a_model_that_is_not_there(folder, tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "clips").mkdir()
+    told = rf"expected a folder that `dynfocus train` or .* found neither at '{name}'"
+    with pytest.raises(FileNotFoundError, match=told):
+        run_verb("chat", "--model", name, "--video", str(folder / "clip.mp4"), "--question", "Who?")
+
+
 def test_a_video_that_is_not_there(folder):
     with pytest.raises(ValueError, match=r"gone\.mp4"):
         run_verb("chat", "--model", str(folder / "model"), "--video", "gone.mp4", "--question", "Who?")

@@ -1,4 +1,6 @@
+import importlib.util
 import itertools
+import sys
 from types import SimpleNamespace
 
 import pytest
@@ -6,13 +8,15 @@ import torch
 
 from dynfocus_reference.train import train
 from dynfocus_reference.training import meters
-from dynfocus_reference.training.arguments import training_arguments
+from dynfocus_reference.training.arguments import PACKAGES, training_arguments
 from dynfocus_reference.training.config import load_config
 from dynfocus_reference.training.meters import Meters
 
 from .conftest import video_batch
+from .runs import REPOSITORY
 
 pytest.importorskip("accelerate")
+tomllib = pytest.importorskip("tomllib" if sys.version_info >= (3, 11) else "tomli")
 ITEMS = {
     "loss",
     "learning_rate",
@@ -74,6 +78,16 @@ def test_every_line_has_every_item_and_tensorboard_shows_them(mixed, clock):
     events = accumulator.EventAccumulator(str(folder)).Reload()
     assert set(events.Tags()["scalars"]) >= {f"train/{item}" for item in ITEMS}
     assert [event.value for event in events.Scalars("train/loss")] == pytest.approx([line["loss"] for line in lines])
+
+
+def test_a_logger_that_is_not_installed_is_named_before_a_model_is_read(mixed, monkeypatch):
+    found = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "wandb" else found(name))
+    with pytest.raises(ImportError, match=r'report_to: \[wandb\], found none.* "dynfocus-connector\[wandb\]"'):
+        train(load_config(mixed, ["model=/nowhere", "report_to=[tensorboard, wandb]"]))
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    for package, extra in PACKAGES.values():
+        assert any(requirement.startswith(f"{package}>=") for requirement in project[extra])
 
 
 def test_tensorboard_by_default_and_others_by_name(mixed):

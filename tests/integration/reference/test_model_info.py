@@ -8,6 +8,7 @@ from dynfocus_reference.model_info import build_on_meta, model_info
 from dynfocus_reference.trainable import STAGES, TABLE_7, count_parameters, patterns_of
 
 from .conftest import run_verb
+from .runs import REPOSITORY
 
 
 @pytest.fixture(scope="module")
@@ -42,11 +43,12 @@ def test_trainable_parameters_of_each_stage_by_name(info):
 
 
 def test_memory_is_the_table_of_the_documentation(info):
-    def gigabytes(stage):
-        return [round(size / 1e9, 1) for size in info["stages"][stage]["bytes_per_gpu"]]
-
-    assert gigabytes("stage1-authors-script") == [16.3, 16.0, 16.0, 2.0]
-    assert gigabytes("stage2-with-qformer") == [113.5, 40.3, 28.1, 14.2]
+    lines = (REPOSITORY / "docs" / "guides" / "training.md").read_text().splitlines()
+    start = next(number for number, line in enumerate(lines) if line.startswith("| GB per GPU, 8 GPUs"))
+    assert len(info["stages"]) == 5
+    for line, stage in zip(lines[start + 2 :], info["stages"].values(), strict=False):
+        sizes = [f"{size / 1e9:.1f}" for size in stage["bytes_per_gpu"]]
+        assert line.strip("| ").split(" | ")[1:] == [f"{stage['trainable']:,}", *sizes]
 
 
 @pytest.mark.parametrize("row", TABLE_7)

@@ -2,18 +2,20 @@ import functools
 import re
 
 import pytest
+from PIL import Image
 
 from dynfocus_reference import preset
+from dynfocus_reference.data.dataset import ConversationDataset
 from dynfocus_reference.data.options import Source
 from dynfocus_reference.lora import LoraOptions
 from dynfocus_reference.model_info import build_on_meta
-from dynfocus_reference.train import train
+from dynfocus_reference.train import build, train
 from dynfocus_reference.trainable import TABLE_7, count_parameters, patterns_of
 from dynfocus_reference.training.config import CONFIG_FOLDER, load_config
 from dynfocus_reference.training.plan import plan
 
 from .conftest import run_verb, talk
-from .runs import write_run
+from .runs import REPOSITORY, shown, write_run
 
 NAMES = sorted(path.stem for path in CONFIG_FOLDER.glob("*.yaml"))
 
@@ -50,6 +52,27 @@ def test_the_stages_of_the_paper():
     assert trainable("stage2-with-qformer") == 6_968_390_913
     assert trainable("stage2-lora") == 319_815_680 + 44_287_745
     assert load_config("stage2-per-turn").data.per_turn
+
+
+ROWS = {
+    "table7-row1-stage1": 44_287_745,
+    "table7-row1-stage2": 6_782_703_361,
+    "table7-row2-stage1": 0,
+    "table7-row2-stage2": 6_766_739_456,
+    "table7-row3-stage1": 44_287_745,
+    "table7-row3-stage2": 6_766_739_456,
+    "table7-row4-stage1": 28_323_840,
+    "table7-row4-stage2": 6_782_703_361,
+}
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_how_many_parameters_each_row_of_table_7_trains(name):
+    assert trainable(name) == ROWS[name]
+    row, _, stage = name.rpartition("-")
+    lines = (REPOSITORY / "docs" / "guides" / "training.md").read_text().splitlines()
+    (line,) = [line for line in lines if line.startswith(f"| `{row}-…`")]
+    assert line.split(" | ")[2 + int(stage == "stage2")].startswith(f"{ROWS[name]:,}")
 
 
 @pytest.mark.parametrize("row", TABLE_7)
@@ -128,7 +151,26 @@ def test_dry_run(capsys):
     assert "16.0" in text
     assert re.search(r"GB of a checkpoint at most +0\.5\n", text)
     assert "1,160" in text
+    assert re.search(r"tokens per step +needs the data and a model folder\n", text)
     assert "not found: data/llava-cc3m.jsonl" in text
+
+
+def test_a_dry_run_estimates_the_tokens_that_the_language_model_reads(clips, tmp_path):
+    """A video of 8 seconds, an image, a text, a video of unknown length: as the samples of the run itself are."""
+    Image.new("RGB", (80, 40), "red").save(tmp_path / "red.png")
+    image = talk("<image>\nWhat?", "A ball", image=str(tmp_path / "red.png"))
+    records = [shown(clips, 2) | {"duration": 8}, image, talk("Hi", "Ho"), shown(clips, 3)]
+    config = load_config(write_run(tmp_path, records, data={"max_frames": 11}))
+    said = plan(config, 1)
+    model, processor = build(config)
+    data = ConversationDataset(config.sources, processor, config.data)
+    frames = [0 if data[i]["frames"] is None else len(data[i]["frames"]) for i in range(4)]
+    assert frames == [8, 1, 0, 11]
+    visual = [model.connector.num_tokens(count, model.vision.num_patches) for count in frames if count]
+    assert said["  of videos and images"] == sum(visual)
+    assert said["  of text"] == sum(len(data[i]["input_ids"]) for i in range(4)) - 3
+    assert said["tokens per step, about"] == said["  of text"] + said["  of videos and images"]
+    assert said["  videos taken for the longest"] == "25% of samples say no duration"
 
 
 @pytest.mark.parametrize(("samples", "epochs", "processes"), [(8, 1, 1), (9, 1, 1), (9, 1.5, 1), (33, 2, 4)])

@@ -1,3 +1,4 @@
+import json
 import shutil
 from pathlib import Path
 
@@ -6,13 +7,13 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from dynfocus_reference import ReferenceModel, ReferenceProcessor, preset
-from dynfocus_reference.train import train
+from dynfocus_reference.train import build, train
 from dynfocus_reference.training.carry import carry_over
 from dynfocus_reference.training.config import load_config
 from dynfocus_reference.training.trainer import TooManyBadSamplesError
 
-from .conftest import talk
-from .runs import shown, write_run
+from .conftest import run_verb, talk
+from .runs import mixture, shown, write_run
 from .test_lora import stop_at
 
 pytest.importorskip("accelerate")
@@ -37,6 +38,13 @@ def test_a_checkpoint_holds_the_connector_and_nothing_frozen(mixed, clips, tmp_p
         name for name in start if name.startswith("connector.encoder.projector.")
     }
     first = str(trainer.args.output_dir)
+    projector, rods, score = (
+        f"connector.{part}.*" for part in ("encoder.projector", "encoder.rods", "estimator.score")
+    )
+    sentences = {
+        "projector": f"{first}/trained.safetensors: {projector} (6); drawn with seed 9: {score} (10), {rods} (4)",
+        "all": f"{first}/trained.safetensors: {projector} (6), {rods} (4), {score} (10); drawn with seed 9: nothing",
+    }
     for carry, same in (("projector", {"connector.encoder.projector."}), ("all", {"connector."})):
         torch.manual_seed(5)
         model = ReferenceModel(preset("tiny"))
@@ -44,7 +52,7 @@ def test_a_checkpoint_holds_the_connector_and_nothing_frozen(mixed, clips, tmp_p
         now = dict(model.named_parameters())
         kept = [name for name in state if name.startswith(tuple(same))]
         assert all(torch.equal(now[name], state[name]) for name in kept)
-        assert f"{len(kept)} tensors taken" in told
+        assert sentences[carry] in told
         drawn = [name for name in state if name not in kept and name.endswith("weight") and now[name].ndim > 1]
         assert not any(torch.equal(now[name], state[name]) for name in drawn)
 
@@ -69,6 +77,26 @@ def test_carrying_over_what_does_not_fit(tmp_path):
     save_file({"connector.encoder.projector.content.0.bias": torch.zeros(3)}, tmp_path / "trained.safetensors")
     with pytest.raises(ValueError, match=r"got 1 that do not fit: \['connector.encoder.projector.content.0.bias'\]"):
         carry_over(model, tmp_path, "projector", 0)
+
+
+def test_the_two_stages_of_the_paper_one_after_the_other(clips, tmp_path, caplog):
+    """The named runs by the command; only sizes, sets and length are other ones."""
+    (tmp_path / "set.json").write_text(json.dumps(mixture(clips)))
+    small = ["model=tiny", "zero=0", "bf16=false", "sources=[{path: set.json}]", f"data_root={tmp_path}", "workers=0"]
+    small += ["global_batch_size=4", "batch_size_per_gpu=2", "max_steps=2", "report_to=[]"]
+    one, two = tmp_path / "stage1", tmp_path / "stage2"
+    assert run_verb("train", "stage1", *small, f"output={one}") == 0
+    trained = load_file(one / "trained.safetensors")
+    changes = [*small, f"output={two}", f"init_from_stage1={one}", "seed=1"]
+    begun = dict(build(load_config("stage2", changes))[0].named_parameters())
+    same = {name for name, value in trained.items() if torch.equal(value, begun[name])}
+    assert same >= {name for name in trained if name.startswith("connector.encoder.projector.")}
+    assert not any(name in same for name in trained if "rods" in name and name.endswith("weight"))
+    assert run_verb("train", "stage2", *changes) == 0
+    assert f"taken from {one}/trained.safetensors: connector.encoder.projector.* (6); drawn with seed 1" in caplog.text
+    ended = dict(ReferenceModel.from_pretrained(two / "model").named_parameters())
+    moved = {name.split(".")[0] for name, value in begun.items() if not torch.equal(value, ended[name])}
+    assert moved == {"connector", "language_model"}
 
 
 def test_bad_samples_stop_the_run_above_the_share(clips, tmp_path):

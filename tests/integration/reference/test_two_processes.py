@@ -132,7 +132,7 @@ def test_sixteen_videos_are_learnt_by_heart_and_answered(tmp_path):
         save_steps=100,
         gradient_checkpointing=False,
     )
-    finish(launch("-m", "dynfocus_reference.train", path, "zero=2"))
+    finish(launch("-m", "dynfocus_reference.train", path, "zero=2"), seconds=600)
     assert told(tmp_path / "out")[0][-1]["loss"] < 0.01
     model = ReferenceModel.from_pretrained(tmp_path / "out" / "model").eval()
     processor = ReferenceProcessor.from_pretrained(tmp_path / "out" / "model")

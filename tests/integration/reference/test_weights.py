@@ -207,7 +207,11 @@ def test_language_model_of_pickled_shards(language_folder):
     torch.testing.assert_close(model.lm_head.weight.data, state["lm_head.weight"])
 
 
-def test_one_command_makes_one_folder(language_folder, tmp_path, capsys):
+def full(*arguments):
+    raise OSError("no room")
+
+
+def test_one_command_makes_one_folder(language_folder, tmp_path, capsys, monkeypatch):
     config = preset("tiny")
     tower = VisionTower(config.vision_name, **config.vision_kwargs)
     torch.save(tower.model.state_dict(), tmp_path / "vision.pth")
@@ -218,6 +222,12 @@ def test_one_command_makes_one_folder(language_folder, tmp_path, capsys):
         *("--vision", str(tmp_path / "vision.pth"), "--qformer", str(tmp_path / "qformer.pth")),
         *("--language-model", str(language_folder), "--qformer-tokenizer", str(language_folder)),
     ]
+    with monkeypatch.context() as patch:
+        patch.setattr(ReferenceProcessor, "save_pretrained", full)
+        with pytest.raises(OSError, match="no room"):
+            run_verb(*arguments)
+    assert not list((tmp_path / "out").iterdir())
+    assert not list(tmp_path.glob(".out*"))
     assert run_verb(*arguments) == 0
     assert "connector: 20 tensors drawn with seed 0" in capsys.readouterr().out
     model = ReferenceModel.from_pretrained(tmp_path / "out")
