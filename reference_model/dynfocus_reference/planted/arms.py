@@ -25,6 +25,7 @@ from dynfocus_reference.planted.samples import Batch
 
 Frames = Literal["chosen", "oracle"]
 Watches = Literal["video", "nothing"]
+Extra = Literal["videos", "images", "negatives"]
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,9 @@ class Arm:
         watches: ``"nothing"``: the prompt shows no video.
         trains: Parts of the model that learn in stage 2; DPE, CCE, projector and language model where not given.
         effort: Steps and samples per step, as shares of the setting's.
+        stage1: Parts that learn in a stage 1 of the arm's own, which begins with a connector drawn anew. Where not
+            given, the connector begins as that of every arm.
+        extra: What else it learns from in stage 2.
     """
 
     name: str
@@ -50,6 +54,8 @@ class Arm:
     watches: Watches = "video"
     trains: tuple[str, ...] = ("connector", "language_model")
     effort: tuple[float, float] = (1.0, 1.0)
+    stage1: tuple[str, ...] | None = None
+    extra: Extra | None = None
 
     @property
     def chooses(self) -> bool:
@@ -81,6 +87,8 @@ ARMS = {
     )
 }
 
+LONGER = (1.5, 1.0)
+PROJECTOR = "connector.encoder.projector"
 ABLATIONS = {
     arm.name: arm
     for arm in (
@@ -88,8 +96,10 @@ ABLATIONS = {
         Arm("(2, 256)", {"cones": "patches"}),
         Arm("(2, 2)", {"cones": "rods"}),
         Arm("(2, 0)", {"cones": "none"}),
-        Arm("xoo", trains=("connector.encoder.projector", "language_model")),
-        Arm("oox", trains=("connector",)),
+        Arm("oox → ooo", stage1=("connector",)),
+        Arm("xxx → xoo", stage1=(), trains=(PROJECTOR, "language_model")),
+        Arm("oox → xoo", stage1=("connector",), trains=(PROJECTOR, "language_model")),
+        Arm("xox → ooo", stage1=(PROJECTOR,)),
         Arm("k-means", {"clustering": "kmeans"}),
         Arm("weighted k-means", {"clustering": "weighted_kmeans"}),
         Arm("cross-attention", {"cones": "cross_attention"}),
@@ -97,13 +107,18 @@ ABLATIONS = {
         Arm("rods on patches", {"rod_input": "patches"}),
         Arm("one pooled row", {"pool_grid": 1}),
         Arm("uniform weights", {"merge_weights": "uniform"}),
+        Arm("videos, longer", effort=LONGER),
+        Arm("more videos", effort=LONGER, extra="videos"),
+        Arm("videos and images", effort=LONGER, extra="images"),
+        Arm("videos and negatives", effort=LONGER, extra="negatives"),
     )
 }
 """rows of the paper's tables that are not in the main comparison"""
 
 
 def install(arm: Arm, model: ReferenceModel, seed: int) -> nn.Module:
-    """Put the arm in the place of the model's connector. What it shares with that keeps the weights.
+    """Put the arm in the place of the model's connector. What it shares with that keeps the weights, but in an arm with
+    a stage 1 of its own.
 
     Returns:
         The new `model.connector`; what is new in it is drawn from the seed.
@@ -116,7 +131,9 @@ def install(arm: Arm, model: ReferenceModel, seed: int) -> nn.Module:
         new: nn.Module = build_connector(config) if arm.rival is None else build_baseline(arm.rival, config, seed=seed)
     shared = getattr(new, "connector", new)
     if isinstance(shared, DynFocusConnector):
-        shared.encoder.load_state_dict(old.encoder.state_dict(), strict=config.cones != "cross_attention")
+        if arm.stage1 is None:
+            strict = config.cones != "cross_attention"
+            shared.encoder.load_state_dict(old.encoder.state_dict(), strict=strict)
         if arm.frozen_scorer:
             shared.estimator.requires_grad_(False)
     elif isinstance(shared, PooledBaseline):

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
@@ -95,9 +96,11 @@ class Memory:
 
 
 @torch.no_grad()
-def look(model: ReferenceModel, stories: Sequence[Story]) -> Float[Tensor, "stories frames all dim"]:
+def look(
+    model: ReferenceModel, stories: Sequence[Story], pixels: Callable[[Story], np.ndarray] = render
+) -> Float[Tensor, "stories frames all dim"]:
     """The frozen tower's tokens of every frame, in half precision."""
-    return torch.stack([model.see(torch.from_numpy(render(story))).half() for story in stories])
+    return torch.stack([model.see(torch.from_numpy(pixels(story))).half() for story in stories])
 
 
 @contextmanager

@@ -69,9 +69,10 @@ SETTINGS = {
         Setting("gradients", _some(*GRADIENTS)),
         Setting("ceiling", _some(*CEILING)),
         Setting("table6", _rows("(0, 256)", "(2, 256)", "(2, 2)", "(2, 0)")),
-        Setting("table7", _rows("xoo", "oox")),
+        Setting("table7", _rows("oox → ooo", "xxx → xoo", "oox → xoo", "xox → ooo")),
         Setting("table11", _rows("k-means", "weighted k-means")),
         Setting("table12", _rows("cross-attention", "concatenation")),
+        Setting("table13", _rows("videos, longer", "more videos", "videos and images", "videos and negatives")),
         Setting("tableB3", _rows("rods on patches", "one pooled row", "uniform weights")),
     )
 }

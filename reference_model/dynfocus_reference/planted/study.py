@@ -6,27 +6,26 @@ import argparse
 import functools
 import multiprocessing
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
-from dynfocus_reference.model import ReferenceModel
 from dynfocus_reference.planted.arms import Arm, install
 from dynfocus_reference.planted.evaluation import Score, evaluate
-from dynfocus_reference.planted.memory import Memory, look
+from dynfocus_reference.planted.memory import Memory
 from dynfocus_reference.planted.pretraining import pretrained
 from dynfocus_reference.planted.redundancy import write_redundancy
 from dynfocus_reference.planted.results import Key, Result, missing, rounded
 from dynfocus_reference.planted.samples import Sample, training_pool
 from dynfocus_reference.planted.settings import SETTINGS, Setting
+from dynfocus_reference.planted.sources import Source, extra_source, memory_of
 from dynfocus_reference.planted.sweeps import LENGTHS, sweep, sweep_keys
 from dynfocus_reference.planted.training import train_arm
-from dynfocus_reference.planted.world import write_story
 from dynfocus_reference.processing import ReferenceProcessor
-from dynfocus_video.atomic import replace_together
 
 TRAIN_STORIES, TEST_STORIES = 10**6, 10**8
 """numbers of the first story of each; seeds are 10,000 apart"""
@@ -37,21 +36,6 @@ KEPT = ("dynfocus", "question scorer")
 def trained_folder(cache: Path, setting: Setting, arm: str, seed: int) -> Path:
     """Where a kept model lies."""
     return cache / "models" / f"{setting.name}-{arm.replace(' ', '-')}-seed{seed}"
-
-
-def memory_of(model: ReferenceModel, first: int, count: int, length: int, cache: Path) -> Memory:
-    """Stories from a number on; the tower's tokens are kept in `cache`."""
-    stories = [write_story(first + number, length) for number in range(count)]
-    path = cache / f"tokens-{first}-{count}-{length}.npy"
-    if not path.is_file():
-        tokens = look(model, stories).numpy()
-        replace_together({path: lambda part: _save(part, tokens)})
-    return Memory(model, stories, torch.from_numpy(np.load(path)))
-
-
-def _save(path: Path, values: np.ndarray) -> None:
-    with path.open("wb") as file:
-        np.save(file, values)
 
 
 @functools.lru_cache(maxsize=6)
@@ -74,8 +58,12 @@ def run(setting: Setting, arm: Arm, seed: int, folder: Path, cache: Path) -> lis
     """Train and evaluate one arm; its results, written."""
     train, test, pool, processor = ground(setting, seed, cache)
     model, _ = pretrained(cache)
+    sources = [Source(train, pool)]
+    if arm.extra is not None:
+        first = TRAIN_STORIES + 10**4 * seed
+        sources.append(extra_source(arm.extra, model, sources[0], first, setting.taught, processor, cache, seed))
     install(arm, model, seed)
-    seconds = train_arm(arm, model, train, pool, setting.schedule, seed)
+    seconds = train_arm(arm, model, sources, setting.schedule, seed)
     scores = evaluate(arm, model, test, processor, setting.kinds)
     if arm.name in KEPT:
         model.save_pretrained(trained_folder(cache, setting, arm.name, seed))
@@ -122,11 +110,35 @@ def run_all(names: Sequence[str], folder: Path, cache: Path, workers: int) -> No
     keys = [Key(name, arm, seed) for name in names for seed in SETTINGS[name].seeds for arm in SETTINGS[name].arms]
     todo = missing(sorted(keys, key=lambda key: key.seed), folder)
     print(f"{len(keys) - len(todo)} of {len(keys)} runs are there", flush=True)
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=context) as pool:
-        jobs = [pool.submit(_job, key.setting, key.arm, key.seed, folder, cache) for key in todo]
-        for job in as_completed(jobs):
-            print(job.result(), flush=True)
+    _in_processes(workers, _job, [(*key, folder, cache) for key in todo])
+
+
+def _in_processes(workers: int, job: Callable[..., str], jobs: Sequence[tuple[Any, ...]]) -> None:
+    """Do the jobs side by side; print what each returns."""
+    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
+        for done in as_completed([pool.submit(job, *arguments) for arguments in jobs]):
+            print(done.result(), flush=True)
+
+
+def run_sweeps(folder: Path, cache: Path, workers: int) -> None:
+    """L and r at evaluation, on every model of the main comparison that the cache has kept."""
+    setting, todo = SETTINGS["main"], []
+    for seed in setting.seeds:
+        if trained_folder(cache, setting, "dynfocus", seed).is_dir():
+            lengths = [length for length in LENGTHS if missing(sweep_keys(length, seed), folder)]
+            todo += [(length, seed, folder, cache) for length in lengths]
+        else:
+            print(f"no model of seed {seed} in {cache}: delete its result to train it again", flush=True)
+    _in_processes(workers, _sweep_job, sorted(todo))
+
+
+def _sweep_job(length: int, seed: int, folder: Path, cache: Path) -> str:
+    torch.set_num_threads(1)
+    started = time.monotonic()
+    model, processor = pretrained(cache)
+    memory = memory_of(model, TEST_STORIES + 10**4 * seed, LENGTHS[length], length, cache)
+    sweep(trained_folder(cache, SETTINGS["main"], "dynfocus", seed), memory, processor, seed, folder)
+    return f"sweep of {length} frames, seed {seed}: {time.monotonic() - started:.0f} s"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -138,29 +150,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--workers", type=int, default=2, help="processes, of one thread each")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
-    options.cache.mkdir(parents=True, exist_ok=True)
     run_all(SIZES[options.size], options.results, options.cache, options.workers)
     if options.size != "quick":
         main_setting = SETTINGS["main"]
         train, _ = memories(main_setting.stories, main_setting.test_stories, main_setting.length, 0, options.cache)
         write_redundancy(train, options.results)
     if options.size == "full":
-        run_sweeps(options.results, options.cache)
-
-
-def run_sweeps(folder: Path, cache: Path) -> None:
-    """L and r at evaluation, on every model of the main comparison that the cache has kept."""
-    main_setting = SETTINGS["main"]
-    for seed in main_setting.seeds:
-        trained = trained_folder(cache, main_setting, "dynfocus", seed)
-        if not trained.is_dir():
-            print(f"no model of seed {seed} in {cache}: delete its result to train it again", flush=True)
-            continue
-        for length, count in LENGTHS.items():
-            if missing(sweep_keys(length, seed), folder):
-                model, processor = pretrained(cache)
-                memory = memory_of(model, TEST_STORIES + 10**4 * seed, count, length, cache)
-                sweep(trained, memory, processor, seed, folder)
+        run_sweeps(options.results, options.cache, options.workers)
 
 
 SIZES = {

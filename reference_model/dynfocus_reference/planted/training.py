@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from dynfocus_connector import CompressedVideo
 from dynfocus_reference.model import ReferenceModel
 from dynfocus_reference.planted.arms import Arm, compress
-from dynfocus_reference.planted.memory import Memory
-from dynfocus_reference.planted.samples import Batch, Sample, training_batch
+from dynfocus_reference.planted.samples import Batch, training_batch
+from dynfocus_reference.planted.sources import Source
 
 WARMUP = 0.05
 
@@ -35,6 +35,10 @@ class Schedule(NamedTuple):
     def times(self, effort: tuple[float, float]) -> Schedule:
         """Fewer steps, smaller batches."""
         return self._replace(steps=round(self.steps * effort[0]), batch=round(self.batch * effort[1]))
+
+
+STAGE_1 = Schedule(steps=300, batch=24, rate=3e-3)
+"""of arms with a stage 1 of their own: the samples of stage 2 in another order, the language model locked"""
 
 
 def loss_of(arm: Arm, model: ReferenceModel, batch: Batch, video: CompressedVideo | None) -> Tensor:
@@ -84,27 +88,47 @@ def warm_then_cosine(step: int, steps: int) -> float:
 
 
 def train_arm(
-    arm: Arm, model: ReferenceModel, memory: Memory, pool: list[Sample], schedule: Schedule, seed: int
+    arm: Arm,
+    model: ReferenceModel,
+    sources: Sequence[Source],
+    schedule: Schedule,
+    seed: int,
+    stage1: Schedule = STAGE_1,
 ) -> float:
-    """Stage 2: DPE, CCE, projector and language model learn from the answers; seconds it took.
+    """Stage 1 where the arm has its own, then stage 2, from the answers; seconds it took.
 
-    Every arm sees the same samples in the same order.
+    Every arm sees the same samples in the same order, but for the sources that are its own.
     """
-    schedule = schedule.times(arm.effort)
-    trained = ["language_model"] if arm.watches == "nothing" else list(arm.trains)
+    started = time.monotonic()
+    if arm.stage1:
+        _stage(arm, model, sources[:1], arm.stage1, stage1, seed, 6)
+    trained = ("language_model",) if arm.watches == "nothing" else arm.trains
+    _stage(arm, model, sources, trained, schedule.times(arm.effort), seed, 1)
+    return time.monotonic() - started
+
+
+def _stage(
+    arm: Arm,
+    model: ReferenceModel,
+    sources: Sequence[Source],
+    trained: Sequence[str],
+    schedule: Schedule,
+    seed: int,
+    stream: int,
+) -> None:
     model.set_trainable(rf"{part}\." for part in trained)
     for name, parameter in model.named_parameters():
         if arm.frozen_scorer and ".score." in name:
             parameter.requires_grad_(False)
     model.train()
-    order, beside = np.random.default_rng([seed, 1]), np.random.default_rng([seed, 2])
+    order, beside = np.random.default_rng([seed, stream]), np.random.default_rng([seed, stream + 1])
     torch.manual_seed(seed)
+    sizes = np.array([len(source.pool) for source in sources], float)
 
     def step() -> Tensor:
-        batch = training_batch(pool, schedule.batch, order)
-        video = compress(arm, model, memory, batch, beside) if arm.watches == "video" else None
+        source = sources[order.choice(len(sources), p=sizes / sizes.sum())] if len(sources) > 1 else sources[0]
+        batch = training_batch(source.pool, schedule.batch, order)
+        video = compress(arm, model, source.memory, batch, beside) if arm.watches == "video" else None
         return loss_of(arm, model, batch, video)
 
-    started = time.monotonic()
     optimise(model, (step for _ in range(schedule.steps)), schedule)
-    return time.monotonic() - started

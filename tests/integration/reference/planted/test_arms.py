@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
 
-from dynfocus_reference.planted.arms import ABLATIONS, ARMS, budget_of, compress, install, oracle_frames
+from dynfocus_reference.planted.arms import ABLATIONS, ARMS, PROJECTOR, budget_of, compress, install, oracle_frames
 from dynfocus_reference.planted.evaluation import evaluate
 from dynfocus_reference.planted.questions import KINDS
 from dynfocus_reference.planted.recipe import planted_model
 from dynfocus_reference.planted.samples import collate, training_pool
+from dynfocus_reference.planted.sources import Source, extra_source, negative
 from dynfocus_reference.planted.training import Schedule, train_arm, warm_then_cosine
+from dynfocus_reference.planted.world import render
 
 EVERY = {**ARMS, **ABLATIONS}
 
@@ -27,7 +31,7 @@ def test_an_arm_learns_for_a_step_and_answers(name, few, processor, pool):
     install(arm, model, seed=0)
     before = {key: value.clone() for key, value in model.named_parameters()}
     few.forget()
-    train_arm(arm, model, few, pool, Schedule(2, 8, 1e-3), seed=0)
+    train_arm(arm, model, [Source(few, pool)], Schedule(2, 8, 1e-3), seed=0, stage1=Schedule(1, 8, 1e-3))
     changed = {key.split(".")[0] for key, value in model.named_parameters() if not torch.equal(before[key], value)}
     assert "vision" not in changed
     assert "qformer" not in changed
@@ -70,8 +74,48 @@ def test_a_frozen_scorer_stays_as_it_was(few, pool):
     connector = install(ARMS["frozen scorer"], model, seed=0)
     before = [value.clone() for value in connector.estimator.parameters()]
     few.forget()
-    train_arm(ARMS["frozen scorer"], model, few, pool, Schedule(1, 4, 1e-2), seed=0)
+    train_arm(ARMS["frozen scorer"], model, [Source(few, pool)], Schedule(1, 4, 1e-2), seed=0)
     assert all(torch.equal(a, b) for a, b in zip(before, connector.estimator.parameters(), strict=True))
+
+
+def test_a_stage_1_of_its_own_begins_anew_and_locks_the_language_model(few, pool):
+    locked, model = planted_model(0), planted_model(0)
+    kept = locked.connector.encoder.state_dict()
+    for arm in (ABLATIONS["xxx → xoo"], ABLATIONS["xox → ooo"]):
+        anew = install(arm, model, seed=0).encoder.state_dict()
+        assert all(not torch.equal(kept[key], anew[key]) for key in kept if key.startswith("projector"))
+    few.forget()
+    before = {key: value.clone() for key, value in model.named_parameters()}
+    none = dataclasses.replace(ABLATIONS["xox → ooo"], trains=(PROJECTOR,))
+    train_arm(none, model, [Source(few, pool)], Schedule(1, 4, 1e-3), seed=0, stage1=Schedule(2, 4, 1e-2))
+    changed = {key for key, value in model.named_parameters() if not torch.equal(before[key], value)}
+    assert changed
+    assert all(key.startswith(PROJECTOR) for key in changed)
+
+
+@pytest.mark.parametrize("extra", ["videos", "images", "negatives"])
+def test_extra_sources_add_half_as_many_samples(extra, few, pool, processor, tmp_path):
+    model = planted_model(0)
+    source = extra_source(extra, model, Source(few, pool), 500, ("salience",), processor, tmp_path, seed=0)
+    assert len(source.pool) == len(pool) // 2
+    kinds = {sample.question.kind for sample in source.pool}
+    assert kinds <= {"videos": {"salience"}, "images": {"salience", "detail"}, "negatives": {"count", "motion"}}[extra]
+    assert source.memory.length == (1 if extra == "images" else few.length)
+    for sample in source.pool if extra == "images" else []:
+        story = few.stories[sample.story]
+        start, _ = sample.question.evidence
+        assert torch.equal(source.memory.tokens[sample.story, 0], few.tokens[sample.story, start])
+        assert any(name in sample.question.text for name, scene in story.boards.items() if scene.start == start)
+    arm = dataclasses.replace(ABLATIONS["more videos"], extra=extra)
+    install(arm, model, seed=0)
+    few.forget()
+    order = [Source(few, []), source]
+    assert train_arm(arm, model, order, Schedule(2, 4, 1e-3), seed=0) > 0
+
+
+def test_the_other_domain_is_a_negative(few):
+    story = few.stories[0]
+    assert (negative(story).astype(int) + render(story) == 255).all()
 
 
 def test_remembered_events_and_rows_change_nothing(few, pool):
