@@ -29,12 +29,13 @@ from dynfocus_reference.training.arguments import expect_loggers, training_argum
 from dynfocus_reference.training.carry import carry_over
 from dynfocus_reference.training.checkpoint import drop_half_written, newest_complete
 from dynfocus_reference.training.config import load_config
+from dynfocus_reference.training.engine import loaded_without_frozen_parts
 from dynfocus_reference.training.export import export_model
 from dynfocus_reference.training.leaving import leave
 from dynfocus_reference.training.plan import plan
 from dynfocus_reference.training.room import ensure_room, run_bytes, writing
 from dynfocus_reference.training.settings import RANDOM_PRESETS, TrainConfig
-from dynfocus_reference.training.trainer import ReferenceTrainer, frozen_parts_stay_outside
+from dynfocus_reference.training.trainer import ReferenceTrainer
 
 logger = logging.getLogger(__name__)
 FIXED = (
@@ -112,7 +113,7 @@ def train(config: TrainConfig) -> ReferenceTrainer | None:
     ensure_room(config.output, needed, f"a run with keep_checkpoints={config.keep_checkpoints}")
     if newest is not None:
         trainer.remember_bad(newest)
-    with frozen_parts_stay_outside():
+    with loaded_without_frozen_parts():
         trainer.train(resume_from_checkpoint=None if newest is None else str(newest))
     with writing(Path(config.output) / "model"):
         trainer.save_model(config.output)

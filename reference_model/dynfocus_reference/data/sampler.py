@@ -25,7 +25,7 @@ class GroupedSampler(Sampler[Draw]):
     Args:
         modality: Number of the modality of each sample.
         length: Rough length of each sample.
-        batch_size: Samples of one step over all ranks.
+        batch_size: Samples of one forward over all ranks.
         seed: Of the order.
         window: How many batches are shuffled together before sorting by length.
     """

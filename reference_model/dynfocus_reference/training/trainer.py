@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import logging
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import load_file
 from torch import nn
-from transformers import Trainer, TrainerCallback
+from transformers import Trainer
 
 from dynfocus_connector.saving import replace_file
 from dynfocus_reference.data.dataset import ConversationDataset
@@ -29,6 +26,7 @@ from dynfocus_reference.training.checkpoint import (
     rotate,
     write_state,
 )
+from dynfocus_reference.training.engine import RestoreRotary, saved_without_frozen_parts
 from dynfocus_reference.training.meters import Meters
 from dynfocus_reference.training.room import checkpoint_bytes, ensure_room, writing
 
@@ -38,14 +36,6 @@ ADAPTER_FOLDER = "adapter"
 
 class TooManyBadSamplesError(RuntimeError):
     """More samples than allowed cannot be used; the message lists them."""
-
-
-class RestoreRotary(TrainerCallback):
-    """DeepSpeed casts a model's buffers when it wraps it."""
-
-    def on_train_begin(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
-        """After wrapping, before the first step."""
-        getattr(model, "module", model).restore_rotary()
 
 
 class ReferenceTrainer(Trainer):
@@ -145,12 +135,8 @@ class ReferenceTrainer(Trainer):
         if not self.is_deepspeed_enabled:
             super()._save_optimizer_and_scheduler(output_dir)
             return
-        engine = self.model_wrapped
-        engine.save_checkpoint = functools.partial(engine.save_checkpoint, exclude_frozen_parameters=True)
-        try:
+        with saved_without_frozen_parts(self.model_wrapped):
             super()._save_optimizer_and_scheduler(output_dir)
-        finally:
-            del engine.save_checkpoint
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         folder = Path(str(self.args.output_dir), f"checkpoint-{self.state.global_step}")
@@ -174,24 +160,3 @@ class ReferenceTrainer(Trainer):
         with torch.no_grad():
             for name, value in state.items():
                 own[name].copy_(value)
-
-
-@contextmanager
-def frozen_parts_stay_outside() -> Iterator[None]:
-    """DeepSpeed checkpoints without the frozen parameters are loaded without them."""
-    try:
-        from deepspeed import DeepSpeedEngine
-    except ImportError:
-        yield
-        return
-    whole = DeepSpeedEngine.load_checkpoint
-
-    @functools.wraps(whole)
-    def load(engine: Any, folder: str, *args: Any, **kwargs: Any) -> Any:
-        return whole(engine, folder, *args, **{**kwargs, "load_module_strict": False})
-
-    DeepSpeedEngine.load_checkpoint = load
-    try:
-        yield
-    finally:
-        DeepSpeedEngine.load_checkpoint = whole
