@@ -59,8 +59,8 @@ TABLES = (
                 "xox → ooo": 67.9,
             }.items()
         ),
-        "Every row begins with a connector drawn anew. Stage 1 is talk about given frames, single ones first, so that φ has "
-        "no gradient in it; of DPE + CCE only φ_q and φ_k learn there.",
+        "Every row begins with a connector drawn anew. Stage 1 is talk about given frames, single ones first, so that "
+        "φ has no gradient in it; of DPE + CCE only φ_q and φ_k learn there.",
     ),
     PaperTable(
         "Table 11: clustering",
