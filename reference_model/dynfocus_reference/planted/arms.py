@@ -107,6 +107,7 @@ ABLATIONS = {
         Arm("rods on patches", {"rod_input": "patches"}),
         Arm("one pooled row", {"pool_grid": 1}),
         Arm("uniform weights", {"merge_weights": "uniform"}),
+        Arm("question scorer, twice as long", {"scorer": "question"}, effort=(2.0, 1.0)),
         Arm("videos, longer", effort=LONGER),
         Arm("more videos", effort=LONGER, extra="videos"),
         Arm("videos and images", effort=LONGER, extra="images"),

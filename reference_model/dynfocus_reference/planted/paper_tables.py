@@ -9,7 +9,6 @@ from dynfocus_reference.planted.intervals import Interval
 from dynfocus_reference.planted.results import Result
 from dynfocus_reference.planted.sweeps import LENGTHS, SWEEP, arm_of, setting_of
 from dynfocus_reference.planted.tables import Table, rows, shown
-from dynfocus_reference.planted.training import STAGE_1
 
 
 class Row(NamedTuple):
@@ -60,8 +59,8 @@ TABLES = (
                 "xox → ooo": 67.9,
             }.items()
         ),
-        f"Every row begins with a connector drawn anew; stage 1 is {STAGE_1.steps} steps of {STAGE_1.batch} of the "
-        "questions of stage 2 in another order, as this world has no captions.",
+        "Every row begins with a connector drawn anew. Stage 1 is talk about given frames, single ones first, so that "
+        "φ has no gradient in it; of DPE + CCE only φ_q and φ_k learn there.",
     ),
     PaperTable(
         "Table 11: clustering",

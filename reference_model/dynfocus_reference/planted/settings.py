@@ -64,7 +64,11 @@ SETTINGS = {
         Setting("quick", _some(*QUICK), seeds=FRESH[:2], stories=200, samples=2000, test_stories=50),
         Setting("main", {name: arm for name, arm in ARMS.items() if name not in ELSEWHERE}),
         Setting(
-            "by_question", _some(*BY_QUESTION), schedule=STAGE_2._replace(score_rate=1e-2), taught=ASKED, kinds=ASKED
+            "by_question",
+            {**_some(*BY_QUESTION), **_rows("question scorer, twice as long")},
+            schedule=STAGE_2._replace(score_rate=1e-2),
+            taught=ASKED,
+            kinds=ASKED,
         ),
         Setting("gradients", _some(*GRADIENTS)),
         Setting("ceiling", _some(*CEILING)),

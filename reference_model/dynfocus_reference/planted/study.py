@@ -23,6 +23,7 @@ from dynfocus_reference.planted.results import Key, Result, missing, rounded
 from dynfocus_reference.planted.samples import Sample, training_pool
 from dynfocus_reference.planted.settings import SETTINGS, Setting
 from dynfocus_reference.planted.sources import Source, extra_source, memory_of
+from dynfocus_reference.planted.stage1 import align
 from dynfocus_reference.planted.sweeps import LENGTHS, sweep, sweep_keys
 from dynfocus_reference.planted.training import train_arm
 from dynfocus_reference.processing import ReferenceProcessor
@@ -63,6 +64,7 @@ def run(setting: Setting, arm: Arm, seed: int, folder: Path, cache: Path) -> lis
         first = TRAIN_STORIES + 10**4 * seed
         sources.append(extra_source(arm.extra, model, sources[0], first, setting.taught, processor, cache, seed))
     install(arm, model, seed)
+    align(model, train, processor, arm.stage1 or (), seed)
     seconds = train_arm(arm, model, sources, setting.schedule, seed)
     scores = evaluate(arm, model, test, processor, setting.kinds)
     if arm.name in KEPT:

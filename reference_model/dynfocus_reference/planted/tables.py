@@ -11,6 +11,7 @@ EVIDENCE = ("salience", "by_question", "detail")
 ORDERED = (
     "dynfocus",
     "question scorer",
+    "question scorer, twice as long",
     "straight-through",
     "gumbel",
     "diagonal gradient",
@@ -29,6 +30,7 @@ ORDERED = (
     "question only",
     "shuffled video",
 )
+LONG = "question scorer, twice as long"
 POOLED = ("mean pooling", "token merging", "event merging", "q-former queries", "rods alone")
 
 
@@ -161,7 +163,8 @@ def targets(table: Table, asked: Table) -> str:
         claim = f"it answers salience questions better than {rival}"
         lines.append(_above(table, claim, "dynfocus", rival, "salience"))
     lines.append(_threshold(by_question, asked.recall("question scorer", "by_question")))
-    for rival in (arm for arm in asked.arms if arm not in ("question scorer", "oracle frames", "shuffled video")):
+    lines.append(_threshold("the same, trained twice as long", asked.recall(LONG, "by_question")))
+    for rival in (arm for arm in asked.arms if arm not in ("question scorer", LONG, "oracle frames", "shuffled video")):
         claim = f"it answers by-question tasks better than {rival}"
         lines.append(_above(asked, claim, "question scorer", rival, "by_question"))
     for kind in ("order", "count", "motion"):

@@ -37,10 +37,6 @@ class Schedule(NamedTuple):
         return self._replace(steps=round(self.steps * effort[0]), batch=round(self.batch * effort[1]))
 
 
-STAGE_1 = Schedule(steps=300, batch=24, rate=3e-3)
-"""of arms with a stage 1 of their own: the samples of stage 2 in another order, the language model locked"""
-
-
 def loss_of(arm: Arm, model: ReferenceModel, batch: Batch, video: CompressedVideo | None) -> Tensor:
     """Mean cross-entropy of the answers' tokens."""
     return model(**prompt(arm, model, batch), labels=batch.labels, video=video).loss
@@ -87,41 +83,19 @@ def warm_then_cosine(step: int, steps: int) -> float:
     return min(1.0, (step + 1) / max(WARMUP * steps, 1)) * 0.5 * (1 + math.cos(math.pi * step / steps))
 
 
-def train_arm(
-    arm: Arm,
-    model: ReferenceModel,
-    sources: Sequence[Source],
-    schedule: Schedule,
-    seed: int,
-    stage1: Schedule = STAGE_1,
-) -> float:
-    """Stage 1 where the arm has its own, then stage 2, from the answers; seconds it took.
+def train_arm(arm: Arm, model: ReferenceModel, sources: Sequence[Source], schedule: Schedule, seed: int) -> float:
+    """Stage 2: DPE, CCE, projector and language model learn from the answers; seconds it took.
 
     Every arm sees the same samples in the same order, but for the sources that are its own.
     """
-    started = time.monotonic()
-    if arm.stage1:
-        _stage(arm, model, sources[:1], arm.stage1, stage1, seed, 6)
-    trained = ("language_model",) if arm.watches == "nothing" else arm.trains
-    _stage(arm, model, sources, trained, schedule.times(arm.effort), seed, 1)
-    return time.monotonic() - started
-
-
-def _stage(
-    arm: Arm,
-    model: ReferenceModel,
-    sources: Sequence[Source],
-    trained: Sequence[str],
-    schedule: Schedule,
-    seed: int,
-    stream: int,
-) -> None:
+    schedule = schedule.times(arm.effort)
+    trained = ["language_model"] if arm.watches == "nothing" else list(arm.trains)
     model.set_trainable(rf"{part}\." for part in trained)
     for name, parameter in model.named_parameters():
         if arm.frozen_scorer and ".score." in name:
             parameter.requires_grad_(False)
     model.train()
-    order, beside = np.random.default_rng([seed, stream]), np.random.default_rng([seed, stream + 1])
+    order, beside = np.random.default_rng([seed, 1]), np.random.default_rng([seed, 2])
     torch.manual_seed(seed)
     sizes = np.array([len(source.pool) for source in sources], float)
 
@@ -131,4 +105,6 @@ def _stage(
         video = compress(arm, model, source.memory, batch, beside) if arm.watches == "video" else None
         return loss_of(arm, model, batch, video)
 
+    started = time.monotonic()
     optimise(model, (step for _ in range(schedule.steps)), schedule)
+    return time.monotonic() - started

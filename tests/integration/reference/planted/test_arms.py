@@ -14,6 +14,7 @@ from dynfocus_reference.planted.questions import KINDS
 from dynfocus_reference.planted.recipe import planted_model
 from dynfocus_reference.planted.samples import collate, training_pool
 from dynfocus_reference.planted.sources import Source, extra_source, negative
+from dynfocus_reference.planted.stage1 import CAPTIONS, align
 from dynfocus_reference.planted.training import Schedule, train_arm, warm_then_cosine
 from dynfocus_reference.planted.world import render
 
@@ -31,7 +32,7 @@ def test_an_arm_learns_for_a_step_and_answers(name, few, processor, pool):
     install(arm, model, seed=0)
     before = {key: value.clone() for key, value in model.named_parameters()}
     few.forget()
-    train_arm(arm, model, [Source(few, pool)], Schedule(2, 8, 1e-3), seed=0, stage1=Schedule(1, 8, 1e-3))
+    train_arm(arm, model, [Source(few, pool)], Schedule(2, 8, 1e-3), seed=0)
     changed = {key.split(".")[0] for key, value in model.named_parameters() if not torch.equal(before[key], value)}
     assert "vision" not in changed
     assert "qformer" not in changed
@@ -78,19 +79,27 @@ def test_a_frozen_scorer_stays_as_it_was(few, pool):
     assert all(torch.equal(a, b) for a, b in zip(before, connector.estimator.parameters(), strict=True))
 
 
-def test_a_stage_1_of_its_own_begins_anew_and_locks_the_language_model(few, pool):
-    locked, model = planted_model(0), planted_model(0)
-    kept = locked.connector.encoder.state_dict()
+def test_an_arm_with_a_stage_1_of_its_own_begins_anew(few):
+    kept, model = planted_model(0).connector.encoder.state_dict(), planted_model(0)
     for arm in (ABLATIONS["xxx → xoo"], ABLATIONS["xox → ooo"]):
         anew = install(arm, model, seed=0).encoder.state_dict()
         assert all(not torch.equal(kept[key], anew[key]) for key in kept if key.startswith("projector"))
+    assert torch.equal(
+        install(ARMS["dynfocus"], planted_model(0), 0).encoder.state_dict()[key := next(iter(kept))], kept[key]
+    )
+
+
+@pytest.mark.parametrize("trains", [(), (PROJECTOR,), ("connector",)])
+def test_stage_1_trains_the_parts_it_names(trains, few, processor):
+    model = planted_model(0)
     few.forget()
     before = {key: value.clone() for key, value in model.named_parameters()}
-    none = dataclasses.replace(ABLATIONS["xox → ooo"], trains=(PROJECTOR,))
-    train_arm(none, model, [Source(few, pool)], Schedule(1, 4, 1e-3), seed=0, stage1=Schedule(2, 4, 1e-2))
+    plan = [part._replace(schedule=Schedule(1, 4, 1e-2)) for part in CAPTIONS]
+    align(model, few, processor, trains, seed=0, plan=plan)
     changed = {key for key, value in model.named_parameters() if not torch.equal(before[key], value)}
-    assert changed
-    assert all(key.startswith(PROJECTOR) for key in changed)
+    expected = {"projector", "rods", "score"} if "connector" in trains else {"projector"} if trains else set()
+    assert {key.rpartition(".")[0].split(".")[2] for key in changed} == expected  # the score by weight decay alone
+    assert all(key.startswith("connector.") for key in changed)
 
 
 @pytest.mark.parametrize("extra", ["videos", "images", "negatives"])
