@@ -55,7 +55,7 @@ def plain(samples, tmp_path_factory):
 
 def test_it_trains_and_evaluates(plain, samples):
     trainer, losses = plain
-    assert losses[-1] < 0.5 * losses[0]
+    assert losses[-1] < 0.7 * losses[0]
     told = trainer.evaluate()["eval_loss"]
     assert trainer.evaluate()["eval_loss"] == told
     with torch.no_grad():

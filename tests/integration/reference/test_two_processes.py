@@ -128,8 +128,8 @@ def test_sixteen_videos_are_learnt_by_heart_and_answered(tmp_path):
         learning_rate=2e-3,
         global_batch_size=16,
         batch_size_per_gpu=8,
-        max_steps=100,
-        save_steps=100,
+        max_steps=150,
+        save_steps=150,
         gradient_checkpointing=False,
     )
     finish(launch("-m", "dynfocus_reference.train", path, "zero=2"), seconds=600)
