@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import os
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,8 +14,10 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 pytest.importorskip("transformers")
 
 from dynfocus_transformers.adapters import REGISTRY
-from tests.integration.transformers import table
+from tests.integration.transformers.table import Cell, Table, properties
 from tests.integration.transformers.tiny import HOSTS, Tiny, installed
+
+FOUND = Table(list(HOSTS))
 
 THIRD_PARTY = (
     "ignore:.*:DeprecationWarning:transformers.*",
@@ -38,13 +41,17 @@ def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
     mark = item.get_closest_marker("proves")
     tiny = getattr(item, "callspec", None) and item.callspec.params.get("tiny")
     if mark and isinstance(tiny, Tiny) and (report.when == "call" or report.outcome != "passed"):
-        table.note(mark.args[0], tiny.name, report.outcome)
+        FOUND.note(mark.args[0], tiny.name, Cell.read(report))
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
     path = os.environ.get("DYNFOCUS_HOSTS_TABLE")
-    if path:
-        table.write(path, list(HOSTS))
+    if not path:
+        return
+    try:
+        FOUND.write(path, properties(Path(__file__).parent))
+    except ValueError as error:
+        pytest.exit(str(error), returncode=pytest.ExitCode.USAGE_ERROR)
 
 
 @pytest.fixture(params=HOSTS.values(), ids=HOSTS.keys())

@@ -67,7 +67,7 @@ def test_dtypes(tiny: Tiny, host: Any) -> None:
         assert host(**batch).logits.isfinite().all()
 
 
-@pytest.mark.proves("device_map (accelerate's hooks)")
+@pytest.mark.proves("device_map: in one piece, spread")
 @torch.no_grad()
 def test_hooks(tiny: Tiny, host: Any) -> None:
     hooks = pytest.importorskip("accelerate.hooks")

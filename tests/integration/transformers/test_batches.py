@@ -9,6 +9,7 @@ import torch
 
 from dynfocus_transformers import attach
 from tests.integration.transformers.connectors import trained, training_free
+from tests.integration.transformers.table import INAPPLICABLE
 from tests.integration.transformers.tiny import Picture, Tiny, Video, text
 
 EVEN = [[text(1, 3), Video(6, 1), text(2, 6), text(7, 2)], [text(3, 12), Video(6, 2), text(4, 4), text(8, 5)]]
@@ -46,7 +47,7 @@ def test_batch(tiny: Tiny, host: Any, left: bool) -> None:
 @torch.no_grad()
 def test_ragged_batch(tiny: Tiny, host: Any, left: bool) -> None:
     if not tiny.ragged:
-        pytest.skip("takes videos of one length only")
+        pytest.skip(f"{INAPPLICABLE}takes videos of one length only")
     assert_batch_is_singles(tiny, attach(host, trained(), ratio=0.4), RAGGED, left)
 
 
@@ -54,7 +55,7 @@ def test_ragged_batch(tiny: Tiny, host: Any, left: bool) -> None:
 @torch.no_grad()
 def test_oblong_frames(tiny: Tiny, host: Any) -> None:
     if tiny.name not in ("qwen2_5_vl", "qwen3_vl", "video_llama_3"):
-        pytest.skip("square frames only")
+        pytest.skip(f"{INAPPLICABLE}square frames only")
     rows = [[text(1, 3), Video(6, 1, (3, 8)), text(2, 6)], [Video(5, 2, (5, 2)), text(4, 4), text(3, 3)]]
     assert_batch_is_singles(tiny, attach(host, trained(), ratio=0.5), rows, True)
 

@@ -11,9 +11,10 @@ from transformers import DynamicCache
 
 from dynfocus_connector.budget import evenly
 from dynfocus_transformers import attach
+from dynfocus_transformers.adapters import adapter_for
 from dynfocus_transformers.caches import CACHE
 from tests.integration.transformers.connectors import trained, training_free
-from tests.integration.transformers.tiny import IMAGE, VIDEO, Tiny, Video, text
+from tests.integration.transformers.tiny import END, IMAGE, VIDEO, Tiny, Video, text
 
 PROMPTS = [[text(1, 3), Video(6, 1), text(2, 6)], [text(3, 2), Video(6, 2), text(4, 4)]]
 STEPS = 5
@@ -129,6 +130,28 @@ def test_second_turn(tiny: Tiny, host: Any) -> None:
     assert torch.equal(second.sequences, fresh.sequences)
     for a, b in zip(second.logits, fresh.logits, strict=True):
         torch.testing.assert_close(a, b, **TOLERANCE)
+
+
+@pytest.mark.proves("on a filled cache the first question counts, else the last")
+@torch.no_grad()
+def test_default_question(tiny: Tiny, host: Any) -> None:
+    """What is cached was made for the first question; the second one, which a new start takes, gives other logits."""
+    attach(host, trained(), ratio=0.2)
+    turns = adapter_for(host).ends == "turns"
+    first = [text(1, 3), Video(6, 1), [*text(2, 6), *([END, 7] if turns else [])]]
+    begun = generate(host, tiny.batch(first))
+    second = [*begun.sequences[0, -STEPS:].tolist(), END, *text(9, 4), *([END, 7] if turns else [])]
+    longer = tiny.batch([*first, second])
+    asked = torch.zeros_like(longer["input_ids"])
+    place = int((longer["input_ids"] == tiny.placeholder).nonzero()[-1, 1])
+    asked[0, place + 1 : place + 8] = 1
+    known = generate(host, longer, dynfocus={"question_mask": asked}).logits[0]
+    new = generate(host, longer).logits[0]
+    resumed = generate(host, longer, **{CACHE: begun[CACHE]}).logits[0]
+    torch.testing.assert_close(resumed, known, atol=2e-6, rtol=0)
+    assert (resumed - new).abs().max() > 2e-4
+    if turns:
+        assert torch.equal(generate(host, longer, dynfocus={"question": "first"}).logits[0], known)
 
 
 @torch.no_grad()

@@ -10,6 +10,7 @@ import torch
 from dynfocus_connector import TokenBudget
 from dynfocus_transformers import adapters, attach, compress, detach
 from tests.integration.transformers.connectors import Everything, Scaled, Swapped, training_free
+from tests.integration.transformers.table import INAPPLICABLE
 from tests.integration.transformers.tiny import IMAGE, Picture, Tiny, Video, installed, text
 
 ROWS = {
@@ -97,7 +98,7 @@ def test_broken_tokens_are_noticed(tiny: Tiny, host: Any, connector: type) -> No
 @torch.no_grad()
 def test_dropped_positions_are_noticed(tiny: Tiny, host: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     if not tiny.types:
-        pytest.skip("1-D positions")
+        pytest.skip(f"{INAPPLICABLE}1-D positions")
     batch = tiny.batch(*ROWS["one"])
     expected = host(**batch).logits
     attach(host, Everything())
@@ -121,7 +122,7 @@ def test_deep_features_are_merged_as_the_tokens(tokens: int) -> None:
 @torch.no_grad()
 def test_wrong_deep_features_are_noticed(tiny: Tiny, host: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     if tiny.name != "qwen3_vl":
-        pytest.skip("no DeepStack")
+        pytest.skip(f"{INAPPLICABLE}no DeepStack")
     batch = tiny.batch(*ROWS["one"])
     expected = host(**batch).logits
     attach(host, Everything())

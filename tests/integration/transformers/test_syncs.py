@@ -1,4 +1,4 @@
-"""Compressing asks the device for the same number of answers however many frames there are."""
+"""A connector asks the device for the same number of answers however many frames there are."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch.profiler import ProfilerActivity, profile, record_function
 
-from dynfocus_transformers import compress_batch
+from dynfocus_transformers import attach, compress_batch
 from dynfocus_transformers.adapters import HostAdapter, adapter_for
 from dynfocus_transformers.settings import Settings
 from tests.integration.transformers.connectors import training_free
@@ -74,3 +74,18 @@ def test_waits(tiny: Tiny, host: Any, monkeypatch: pytest.MonkeyPatch) -> None:
         call = functools.partial(compress_batch, adapter, training_free(), batch, Settings(ratio=0.4))
         counts.append(count_waits(call, monkeypatch))
     assert 0 < counts[0] == counts[1] <= 40
+
+
+@pytest.mark.proves("waits for the device do not grow with the frames")
+@torch.no_grad()
+def test_waits_of_generate(tiny: Tiny, host: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From the prompt to the first token; Qwen3-VL itself waits for every frame, with a connector not once more."""
+    connector, more = training_free(), []
+    for frames in (6, 24):
+        batch = tiny.batch([text(1, 3), Video(frames, 1), text(2, 6)])
+        call = functools.partial(host.generate, **batch, max_new_tokens=1)
+        plain = count_waits(call, monkeypatch)
+        with attach(host, connector, ratio=0.4):
+            call = functools.partial(host.generate, **batch, max_new_tokens=1)
+            more.append(count_waits(call, monkeypatch) - plain)
+    assert 0 < more[0] == more[1] <= 30
