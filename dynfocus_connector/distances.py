@@ -20,7 +20,10 @@ NARROW = 256
 """Features of fewer dimensions are always compared in float64."""
 
 STRIP = 2**22
-"""Numbers that are converted and centred at a time."""
+"""Numbers of one set that are converted and centred at a time."""
+
+CACHE = 2**19
+"""Numbers of small sets that are centred and multiplied together: they are still in the cache when they are read."""
 
 
 def finite_points(points: Float[Tensor, "*batch points dim"]) -> Bool[Tensor, "*batch points"]:
@@ -29,15 +32,15 @@ def finite_points(points: Float[Tensor, "*batch points dim"]) -> Bool[Tensor, "*
     return points.sum(-1, dtype=torch.promote_types(points.dtype, torch.float32)).isfinite()
 
 
+def a_look_is_cheap(values: Tensor) -> bool:
+    """Whether numbers may decide what is computed: elsewhere that would break a graph or make a GPU wait."""
+    return values.device.type == "cpu" and not torch.compiler.is_compiling()
+
+
 def needs_float64(points: Tensor) -> bool:
-    """Float64 input; narrow features, where it costs little and keeps exact ties exact; and wherever a look at the
-    distances would break a graph or make a GPU wait."""
-    return (
-        points.dtype == torch.float64
-        or points.shape[-1] < NARROW
-        or points.device.type != "cpu"
-        or torch.compiler.is_compiling()
-    )
+    """Float64 input; narrow features, where it costs little and keeps exact ties exact; and wherever nobody looks at
+    the distances."""
+    return points.dtype == torch.float64 or points.shape[-1] < NARROW or not a_look_is_cheap(points)
 
 
 def squared_distances(
@@ -90,27 +93,48 @@ def _mixed(points: Tensor, finite: Tensor) -> Float[Tensor, "batch points points
 
 
 def _gram(points: Tensor, finite: Tensor) -> tuple[Float[Tensor, "batch points points"], Float[Tensor, "batch dim"]]:
-    """⟨x_i, x_j⟩ of the centred points and their mean, strip after strip of the features, one triangle computed."""
+    """⟨x_i, x_j⟩ of the centred points and their mean: as many sets at a time as a cache holds, strip after strip of
+    their features, one triangle computed."""
     batch, size, dim = points.shape
     gram = points.new_zeros(batch, size, size, dtype=torch.float32)
     mean = points.new_zeros(batch, dim, dtype=torch.float32)
-    count, bad = finite.sum(1).clamp(min=1)[:, None], None if finite.all() else ~finite[..., None]
-    width = min(max(STRIP // max(batch * size, 1), TILE), dim)
-    buffer = gram.new_empty(batch, size, width)
-    step = TILE if size <= 8 * TILE else 2 * TILE
-    for start in range(0, dim, width):
-        part = points[..., start : start + width]
-        strip = fill_zero(buffer[..., : part.shape[2]].copy_(part), bad)
-        mean[:, start : start + width] = strip.sum(1).div_(count)
-        fill_zero(strip.sub_(mean[:, None, start : start + width]), bad)
-        for row in range(0, size, step):
-            gram[:, row : row + step, row:].baddbmm_(strip[:, row : row + step], strip[:, row:].mT)
+    width = min(max(STRIP // max(size, 1), TILE), dim)
+    sets = max(CACHE // max(size * width, 1), 1)
+    buffer = gram.new_empty(min(sets, batch), size, width)
+    each = zip(*(values.split(sets) for values in (points, finite, gram, mean)), strict=True)
+    for some, good, product, middle in each:
+        bad = None if good.all() else ~good[..., None]
+        count = good.sum(1).clamp(min=1)[:, None]
+        for start in range(0, dim, width):
+            part = fill_zero(some[..., start : start + width], bad)
+            center = torch.div(part.sum(1, dtype=torch.float32), count, out=middle[:, start : start + width])
+            strip = torch.sub(part, center[:, None], out=buffer[: len(part), :, : part.shape[2]])
+            _add_upper_triangle(product, fill_zero_(strip, bad))
+    step = _step(size)
     for row in range(step, size, step):
         gram[:, row:, row - step : row] = gram[:, row - step : row, row:].mT
     return gram, mean
 
 
+def _add_upper_triangle(product: Float[Tensor, "sets points points"], strip: Float[Tensor, "sets points dim"]) -> None:
+    """Add x xᵀ, a block of rows at a time from its diagonal on."""
+    size = product.shape[1]
+    for row in range(0, size, _step(size)):
+        end = row + _step(size)
+        product[:, row:end, row:].baddbmm_(strip[:, row:end], strip[:, row:].mT)
+
+
+def _step(size: int) -> int:
+    """Rows of a block."""
+    return TILE if size <= 8 * TILE else 2 * TILE
+
+
 def fill_zero(values: Tensor, bad: Bool[Tensor, ...] | None) -> Tensor:
+    """A copy, where there is anything bad."""
+    return values if bad is None else values.masked_fill(bad, 0)
+
+
+def fill_zero_(values: Tensor, bad: Bool[Tensor, ...] | None) -> Tensor:
     """In place, where there is anything bad."""
     return values if bad is None else values.masked_fill_(bad, 0)
 
@@ -128,7 +152,7 @@ class CentredPoints(NamedTuple):
         """The points of `index`; those with NaN or Inf lie at the mean."""
         mean = self.mean[0] if len(self.mean) == 1 else self.mean[index // self.size]
         rows = self.points.index_select(0, index.flatten()).unflatten(0, index.shape).to(dtype).sub_(mean)
-        return fill_zero(rows, None if self.bad is None else self.bad[index][..., None])
+        return fill_zero_(rows, None if self.bad is None else self.bad[index][..., None])
 
     def compute_again(
         self,

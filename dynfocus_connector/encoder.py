@@ -176,8 +176,7 @@ class CompactCooperativeEncoder(nn.Module):
         grid = resolve_grid(patches, grid)
         counts = self.token_counts(patches)
         counts = TokenCounts(counts.cone, 0) if focus_only else counts
-        spatial = self.spatial(frames)
-        objects = spatial.merge(frames)
+        spatial, objects = self.spatial.cluster(frames)
 
         cones = self._cone_rows(frames, objects, spatial, selection, counts)
         rods = self._rod_rows(frames, objects, spatial, text, text_mask)
@@ -206,8 +205,7 @@ class CompactCooperativeEncoder(nn.Module):
         """
         batch, length, patches, _ = frames.shape
         none = frames[:, :0]
-        rows = self.spatial(none)
-        objects = rows.merge(none)
+        rows, objects = self.spatial.cluster(none)
         rods = self.projector.coarse(self._rod_rows(none, objects, rows, None, None))
         cones = self.cones(selection.filtered_prototypes()[:, :0], objects, rows.row_mask)
         joined = rods.flatten().sum() + cones.flatten().sum() + selection.soft_mask.flatten()[:0].sum()

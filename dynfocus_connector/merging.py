@@ -25,7 +25,7 @@ class SpatialMerging(NamedTuple):
         matrix = self.weight.new_zeros(*self.center.shape, features.shape[2])
         for row, weight in zip(self.row.unbind(2), self.weight.unbind(2), strict=True):
             matrix = matrix.scatter(2, row[:, :, None], weight[:, :, None])
-        return _weighted_sums(matrix, features)
+        return _weighted_sums(matrix, features).to(features.dtype)
 
     @property
     def row_mask(self) -> Bool[Tensor, "batch frames rows"]:
@@ -40,6 +40,16 @@ def merge_members(
     num_clusters: int,
 ) -> Float[Tensor, "*batch clusters dim"]:
     """Weighted sums of the members of each cluster; a point of weight 0 (padding, a damaged point) leaves no trace."""
+    return weighted_members(points, assignment, weight, num_clusters).to(points.dtype)
+
+
+def weighted_members(
+    points: Float[Tensor, "*batch points dim"],
+    assignment: Int[Tensor, "*batch points"],
+    weight: Float[Tensor, "*batch points"],
+    num_clusters: int,
+) -> Float[Tensor, "*batch clusters dim"]:
+    """The same in float32 or better."""
     matrix = weight.new_zeros(*points.shape[:-2], num_clusters, points.shape[-2])
     return _weighted_sums(matrix.scatter(-2, assignment.clamp(min=0)[..., None, :], weight[..., None, :]), points)
 
@@ -57,9 +67,9 @@ def _weighted_sums(
         if points.device.type == "cpu" and not torch.compiler.is_compiling():
             rows = matrix @ values
             if rows.sum().isfinite():
-                return rows.to(points.dtype)
+                return rows
         used = (matrix != 0).any(-2)[..., None]
-        return (matrix @ torch.where(used, values, 0)).to(points.dtype)
+        return matrix @ torch.where(used, values, 0)
 
 
 class Merging(NamedTuple):

@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from dynfocus_connector.choices import DistanceScale
-from dynfocus_connector.distances import finite_points, squared_distances
+from dynfocus_connector.distances import a_look_is_cheap, finite_points, squared_distances
 from dynfocus_connector.smallest import smallest
 from dynfocus_connector.tiled import Neighbors, TiledDistances, tiled_nearest_center, tiled_separation
 
@@ -165,6 +165,8 @@ def mean_neighbor_distance(
     known = nearest.isfinite()
     mean = nearest.masked_fill(~known, 0).double().sum(1) / known.sum(1).clamp(min=1)
     mean = mean.masked_fill(~finite, torch.inf)
+    if nearest.shape[1] > 1 and a_look_is_cheap(distance) and (nearest[:, 1] > 0).all():
+        return mean
     return torch.where(distance == 0, mean[:, None, :], torch.inf).amin(-1)
 
 
@@ -200,9 +202,9 @@ def nearest_center(
     distance: Float[Tensor, "batch points points"], centers: Int[Tensor, "batch clusters"]
 ) -> Int[Tensor, "batch points"]:
     """The nearest of the real centres, of equally near ones the better."""
-    columns = centers.clamp(min=0)[:, None, :].expand(-1, distance.shape[1], -1)
-    to_centers = distance.gather(2, columns).masked_fill((centers < 0)[:, None, :], torch.inf)
-    return to_centers.float().argmin(-1)  # ties that rounding broke are ties again
+    rows = centers.clamp(min=0)[:, :, None].expand(-1, -1, distance.shape[2])  # which are columns
+    to_centers = distance.gather(1, rows).masked_fill((centers < 0)[:, :, None], torch.inf)
+    return to_centers.float().argmin(1)  # ties that rounding broke are ties again
 
 
 def lead_own(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import accumulate
 from typing import NamedTuple
 
 import torch
@@ -10,9 +11,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from dynfocus_connector.choices import DistanceScale, MergeWeights, SpatialOrder
-from dynfocus_connector.distances import finite_points
 from dynfocus_connector.kernels import kernels_serve
-from dynfocus_connector.merging import SpatialMerging, merge_members
+from dynfocus_connector.merging import SpatialMerging, weighted_members
 from dynfocus_connector.peaks import DensityPeaks, density_peaks
 from dynfocus_connector.prototypes import member_weights
 
@@ -79,47 +79,44 @@ class SpatialPrototypes(nn.Module):
 
     def forward(self, frames: Float[Tensor, "batch frames patches dim"]) -> SpatialMerging:
         """Rows and weights of every patch of every frame."""
-        batch, length = frames.shape[:2]
-        parts = [self._cluster(chunk) for chunk in self._chunks(frames.detach().flatten(0, 1))]
-        merging = SpatialMerging(
-            *(torch.cat(values).unflatten(0, (batch, length)) for values in zip(*parts, strict=True))
-        )
-        return merging if self.group_score is None else self._grouped(merging, frames)
+        return self.cluster(frames)[0]
 
-    @staticmethod
-    def _chunks(frames: Float[Tensor, "all_frames patches dim"]) -> Sequence[Tensor]:
-        """As many frames at a time as memory bears; a graph for any number of frames takes them all at once."""
-        if torch.compiler.is_compiling():
-            return [frames]
-        return frames.split(max(DISTANCES_PER_CHUNK.get(frames.device.type, 2**22) // frames.shape[1] ** 2, 1))
+    def cluster(
+        self, frames: Float[Tensor, "batch frames patches dim"]
+    ) -> tuple[SpatialMerging, Float[Tensor, "batch frames rows dim"]]:
+        """The same and G_t, which is what `SpatialMerging.merge` makes of these frames: a level from the one before."""
+        levels = [_Level.of_patches(frames.flatten(0, 1))]
+        for level in range(len(self.num_prototypes)):
+            levels.append(self._next_level(levels[-1], level, frames.dtype))
+        merging, objects = _all_levels(levels[1:], frames.shape[:2])
+        if self.group_score is None:
+            return merging, objects.to(frames.dtype)
+        merging = self._grouped(merging, frames)
+        return merging, merging.merge(frames)
 
-    @torch.no_grad()
-    def _cluster(self, frames: Float[Tensor, "frames patches dim"]) -> SpatialMerging:
-        points, finite = frames, finite_points(frames)
-        patch = torch.arange(frames.shape[1], device=frames.device).expand(frames.shape[:2])
-        chain = _Chain(patch, torch.ones_like(frames[..., 0], dtype=torch.promote_types(frames.dtype, torch.float32)))
-        center, mask, offset = patch, None, 0
-        rows, weights, centers, densities = [], [], [], []
-        for level, count in enumerate(self.num_prototypes):
-            neighbors = self.num_neighbors[min(level, len(self.num_neighbors) - 1)]
-            peaks = self._peaks(points, count, neighbors, mask)
-            weight = member_weights(peaks.log_importance, peaks.assignment, peaks.centers, finite, self.merge_weights)
-            chain = chain.then(peaks.assignment.clamp(min=0), weight)
-            points = merge_members(points, peaks.assignment, weight, peaks.centers.shape[1])
-            mask, finite = peaks.centers >= 0, finite_points(points)
-            center = center.gather(1, peaks.centers.clamp(min=0)).masked_fill(~mask, -1)
-            assert peaks.log_density is not None
-            density = peaks.log_density.gather(1, peaks.centers.clamp(min=0)).masked_fill(~mask, -torch.inf)
-            rows.append(chain.label + offset)
-            weights.append(chain.weight)
-            centers.append(center)
-            densities.append(density)
-            offset += peaks.centers.shape[1]
-        return SpatialMerging(
-            torch.stack(rows, 1), torch.stack(weights, 1), torch.cat(centers, 1), torch.cat(densities, 1)
-        )
+    def _next_level(self, before: _Level, level: int, dtype: torch.dtype) -> _Level:
+        """The clusters of the level before, seen in the dtype of the features."""
+        points, mask = before.points.detach().to(dtype), before.center >= 0 if level else None
+        count, neighbors = self.num_prototypes[level], self.num_neighbors[min(level, len(self.num_neighbors) - 1)]
+        peaks = self._peaks(points, count, neighbors, mask)
+        assert peaks.log_density is not None
+        finite = peaks.log_density.isfinite()
+        weight = member_weights(peaks.log_importance, peaks.assignment, peaks.centers, finite, self.merge_weights)
+        return before.clustered(peaks, weight)
 
     def _peaks(self, points: Tensor, count: int, neighbors: int, mask: Tensor | None) -> DensityPeaks:
+        """As many frames at a time as memory bears; a graph for any number of frames takes them all at once."""
+        if torch.compiler.is_compiling():
+            return self._peaks_at_once(points, count, neighbors, mask)
+        step = max(DISTANCES_PER_CHUNK.get(points.device.type, 2**22) // max(points.shape[1], 1) ** 2, 1)
+        masks = [None] * max(-(-len(points) // step), 1) if mask is None else mask.split(step)
+        parts = [
+            self._peaks_at_once(some, count, neighbors, real)
+            for some, real in zip(points.split(step), masks, strict=True)
+        ]
+        return DensityPeaks(*(torch.cat(values) for values in zip(*parts, strict=True)))
+
+    def _peaks_at_once(self, points: Tensor, count: int, neighbors: int, mask: Tensor | None) -> DensityPeaks:
         """Of patches with a kernel where there is one; of the prototypes of a level before, which may be missing,
         without."""
         if mask is None and kernels_serve(points, self.kernels):
@@ -157,11 +154,43 @@ class SpatialPrototypes(nn.Module):
         return torch.cat([group, own], dim=-1)
 
 
-class _Chain(NamedTuple):
-    """Which point of the current level each patch has become a part of, and how large a part."""
+class _Level(NamedTuple):
+    """The prototypes of a level, and how patches have become parts of them."""
 
     label: Int[Tensor, "frames patches"]
+    """the prototype that each patch belongs to"""
     weight: Float[Tensor, "frames patches"]
+    """how large a part of it the patch is"""
+    center: Int[Tensor, "frames rows"]
+    log_density: Float[Tensor, "frames rows"]
+    points: Float[Tensor, "frames rows dim"]
+    """float32 or better from the first level on"""
 
-    def then(self, assignment: Tensor, weight: Tensor) -> _Chain:
-        return _Chain(assignment.gather(1, self.label), self.weight * weight.gather(1, self.label))
+    @staticmethod
+    def of_patches(frames: Float[Tensor, "frames patches dim"]) -> _Level:
+        """Every patch its own prototype."""
+        patch = torch.arange(frames.shape[1], device=frames.device).expand(frames.shape[:2])
+        ones = torch.ones_like(frames[..., 0], dtype=torch.promote_types(frames.dtype, torch.float32))
+        return _Level(patch, ones, patch, ones, frames)
+
+    def clustered(self, peaks: DensityPeaks, weight: Float[Tensor, "frames rows"]) -> _Level:
+        """The level above."""
+        assert peaks.log_density is not None
+        missing, peak = peaks.centers < 0, peaks.centers.clamp(min=0)
+        return _Level(
+            peaks.assignment.clamp(min=0).gather(1, self.label),
+            self.weight * weight.gather(1, self.label),
+            self.center.gather(1, peak).masked_fill(missing, -1),
+            peaks.log_density.gather(1, peak).masked_fill(missing, -torch.inf),
+            weighted_members(self.points, peaks.assignment, weight, peaks.centers.shape[1]),
+        )
+
+
+def _all_levels(levels: Sequence[_Level], sizes: torch.Size) -> tuple[SpatialMerging, Tensor]:
+    """Rows counted through all levels, for [batch frames]."""
+    label, weight, center, density, points = zip(*levels, strict=True)
+    first = accumulate((rows.shape[1] for rows in center[:-1]), initial=0)
+    row = torch.stack([labels + start for labels, start in zip(label, first, strict=True)], 1)
+    values = (row, torch.stack(weight, 1), torch.cat(center, 1), torch.cat(density, 1), torch.cat(points, 1))
+    *merging, objects = (value.unflatten(0, sizes) for value in values)
+    return SpatialMerging(*merging), objects

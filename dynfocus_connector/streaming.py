@@ -163,8 +163,7 @@ class StreamingConnector:
         """What is computed once per frame: pooling and S-DPC."""
         encoder = self.connector.encoder
         video = frames[None]
-        spatial = encoder.spatial(video)
-        objects = spatial.merge(video)
+        spatial, objects = encoder.spatial.cluster(video)
         pooled = pool_cells(video, resolve_grid(frames.shape[1], self.grid), encoder.pool_grid)
         sources, real, _ = encoder._rod_sources(video, objects, spatial)
         wide = torch.promote_types(frames.dtype, torch.float32)

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from dynfocus_connector.distances import CentredPoints, fill_zero, from_gram, needs_float64
+from dynfocus_connector.distances import CentredPoints, fill_zero_, from_gram, needs_float64
 
 NUMBERS_PER_BLOCK = 2**19
 """Features held of either side of a tile."""
@@ -114,7 +114,7 @@ def tiled_separation(
     for own in tiles.blocks(peaks[:1]):
         farthest = [tiles.known(tiles.tile(own, other)).amax(1) for other in tiles.blocks(order)]
         separation[own.ids] = torch.stack(farthest).amax(0)
-    return fill_zero(separation, tiles.bad)
+    return fill_zero_(separation, tiles.bad)
 
 
 def tiled_nearest_center(tiles: TiledDistances, centers: Int[Tensor, " clusters"]) -> Int[Tensor, " points"]:

@@ -116,7 +116,7 @@ def spatial(frames: int, *, dim: int = DIM, target: float | None = None) -> Oper
     module = SpatialPrototypes(LEVELS, NEIGHBORS)
 
     def ours(features: Tensor) -> Tensor:
-        return module(features[None]).merge(features[None])[0]
+        return module.cluster(features[None])[1][0]
 
     return Operation(
         name="S-DPC",
