@@ -144,8 +144,19 @@ def question_table(table: Table) -> str:
             "Trained and asked on by-question tasks only, for as long. Four boards take turns to be the "
             "evidence and K is 3, so that a scorer that sees no text finds it in three of four cases at best.\n",
             rows(("", "accuracy", "recall", "precision", "seeds"), body),
+            _seed_by_seed(table),
         ]
     )
+
+
+def _seed_by_seed(table: Table) -> str:
+    """What a mean hides: a run that has not found the way."""
+    told = []
+    for arm in ("question scorer", LONG):
+        recalls = [float(result.kinds["by_question"]["recall"] or 0) for result in table.of(arm)]
+        if recalls:
+            told.append(f"“{arm}” {', '.join(f'{recall:.2f}' for recall in recalls)}")
+    return f"Recall seed by seed: {'; '.join(told)}.\n" if told else ""
 
 
 def targets(table: Table, asked: Table) -> str:
