@@ -124,7 +124,7 @@ def install(arm: Arm, model: ReferenceModel, seed: int) -> nn.Module:
     Returns:
         The new `model.connector`; what is new in it is drawn from the seed.
     """
-    old = model.connector
+    old: Any = model.connector
     config = model.config.connector_config(model.vision.dim)
     config = type(config)(**{**config.to_dict(), **arm.connector})
     with torch.random.fork_rng(devices=[]):
@@ -138,10 +138,10 @@ def install(arm: Arm, model: ReferenceModel, seed: int) -> nn.Module:
         if arm.frozen_scorer:
             shared.estimator.requires_grad_(False)
     elif isinstance(shared, PooledBaseline):
-        cast(nn.Module, shared.projector).load_state_dict(old.encoder.projector.content.state_dict())
+        shared.projector.load_state_dict(old.encoder.projector.content.state_dict())
     if arm.rival is None:
-        model.config.connector = {**model.config.connector, **arm.connector}
-    model.connector = new.train(model.training)
+        model.config.connector = {**(model.config.connector or {}), **arm.connector}
+    cast(Any, model).connector = new.train(model.training)
     return new
 
 
@@ -187,7 +187,7 @@ def compress(
 @contextmanager
 def choosing(connector: DynFocusConnector, frames: Int[Tensor, "batch chosen"]) -> Iterator[None]:
     """Inside, DPE finds the events as ever, and puts those in focus to which the given frames belong."""
-    estimator = connector.estimator
+    estimator: Any = connector.estimator
 
     def scores(events: Events, *unused: Any) -> Tensor:
         chosen = events.assignment.gather(1, frames)

@@ -25,14 +25,14 @@ def read_questions(
     pool = training_pool(memory.stories, processor, KINDS, 2000, seed)
     random = np.random.default_rng([seed, 6])
     model.set_trainable([r"qformer\."])
-    model.qformer.words = nn.Linear(model.qformer.query_tokens.shape[-1], len(words()))
+    model.qformer.words = head = nn.Linear(model.qformer.query_tokens.shape[-1], len(words()))
 
     def step() -> Tensor:
         batch = collate([pool[i] for i in random.choice(len(pool), schedule.batch, replace=False)])
         frame = torch.from_numpy(random.integers(memory.length, size=schedule.batch))
         queries = model.ask(memory.tokens[batch.story, frame].float(), batch.asked, batch.asked_mask)
         present = torch.zeros(schedule.batch, len(words())).scatter(1, batch.asked, batch.asked_mask.float())
-        return nn.functional.binary_cross_entropy_with_logits(model.qformer.words(queries.mean(1)), present) * 20
+        return nn.functional.binary_cross_entropy_with_logits(head(queries.mean(1)), present) * 20
 
     losses = optimise(model, (step for _ in range(schedule.steps)), schedule)
     del model.qformer.words

@@ -105,7 +105,8 @@ def _right(
 
 def greedy_is_right(arm: Arm, model: ReferenceModel, batch: Batch, video: CompressedVideo | None) -> np.ndarray:
     """Whether greedy decoding would write the answer and end: every token of it is the likeliest after the last."""
-    spliced = model.embed_prompt(**prompt(arm, model, batch), labels=batch.labels, video=video)
+    asked = prompt(arm, model, batch)
+    spliced = model.embed_prompt(asked["input_ids"], asked["attention_mask"], labels=batch.labels, video=video)
     logits = model.language_model(
         inputs_embeds=spliced.inputs_embeds,
         attention_mask=spliced.attention_mask.long(),

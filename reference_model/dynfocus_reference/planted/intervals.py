@@ -17,7 +17,7 @@ class Interval(NamedTuple):
     mean: float
     half: float
     """half the width; NaN for a single value"""
-    count: int
+    seeds: int
 
     @staticmethod
     def over(values: Sequence[float]) -> Interval:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -103,6 +103,21 @@ def look(
     return torch.stack([model.see(torch.from_numpy(pixels(story))).half() for story in stories])
 
 
+class Objects(NamedTuple):
+    """A `SpatialMerging` and the object prototypes that it makes."""
+
+    row: Tensor
+    weight: Tensor
+    center: Tensor
+    log_density: Tensor
+    prototypes: Tensor
+
+    @staticmethod
+    def of(merging: SpatialMerging, prototypes: Tensor) -> Objects:
+        """Side by side."""
+        return Objects(*merging, prototypes)
+
+
 @contextmanager
 def remembering(connector: nn.Module, memory: Memory, index: Int[Tensor, " batch"]) -> Iterator[None]:
     """Inside, a `DynFocusConnector` that is given the stories of `index` looks up their events and object prototypes.
@@ -113,8 +128,8 @@ def remembering(connector: nn.Module, memory: Memory, index: Int[Tensor, " batch
     if not isinstance(connector, DynFocusConnector):
         yield
         return
-    spatial = connector.encoder.spatial
-    estimator = getattr(connector.estimator, "estimator", connector.estimator)
+    spatial: Any = connector.encoder.spatial
+    estimator: Any = getattr(connector.estimator, "estimator", connector.estimator)
     find, config = estimator.find_events, connector.config
 
     def find_or_recall(pooled: Tensor, mask: Any = None, count: int | None = None, centers: Any = None) -> Events:
@@ -123,17 +138,20 @@ def remembering(connector: nn.Module, memory: Memory, index: Int[Tensor, " batch
         settings = (config.pool_grid, config.num_prototypes, config.clustering, config.merge_weights)
         return memory.recall(("events", *settings), lambda patches: find(_pooled(patches, config.pool_grid)), index)
 
-    def look_up(frames: Tensor) -> SpatialMerging:
-        if frames.shape[:2] != (len(index), memory.length):
-            return type(spatial).forward(spatial, frames)
-        key = ("objects", config.spatial_prototypes, config.spatial_neighbors, config.merge_weights)
-        return memory.recall(key, lambda patches: type(spatial).forward(spatial, patches), index)
+    cluster = spatial.cluster
 
-    estimator.find_events, spatial.forward = find_or_recall, look_up
+    def cluster_or_recall(frames: Tensor) -> tuple[SpatialMerging, Tensor]:
+        if frames.shape[:2] != (len(index), memory.length):
+            return cluster(frames)
+        key = ("objects", config.spatial_prototypes, config.spatial_neighbors, config.merge_weights)
+        known = memory.recall(key, lambda patches: Objects.of(*cluster(patches)), index)
+        return SpatialMerging(*known[:-1]), known.prototypes
+
+    estimator.find_events, spatial.cluster = find_or_recall, cluster_or_recall
     try:
         yield
     finally:
-        del estimator.find_events, spatial.forward
+        del estimator.find_events, spatial.cluster
 
 
 def _pooled(patches: Tensor, grid: int) -> Tensor:

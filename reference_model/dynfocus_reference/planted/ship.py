@@ -34,7 +34,7 @@ MIX: tuple[Kind, ...] = (
 SETTING = Setting(
     "shipped",
     {ARM: ARMS[ARM]},
-    1,
+    range(1),
     Schedule(500, 32, 1e-3, 5e-3),
     stories=500,
     samples=6000,

@@ -6,7 +6,7 @@ import argparse
 import functools
 import multiprocessing
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from dynfocus_reference.planted.arms import Arm, install
 from dynfocus_reference.planted.evaluation import Score, evaluate
 from dynfocus_reference.planted.memory import Memory
 from dynfocus_reference.planted.pretraining import pretrained
+from dynfocus_reference.planted.questions import Kind
 from dynfocus_reference.planted.redundancy import write_redundancy
 from dynfocus_reference.planted.results import Key, Result, missing, rounded
 from dynfocus_reference.planted.samples import Sample, training_pool
@@ -79,9 +80,9 @@ def run(setting: Setting, arm: Arm, seed: int, folder: Path, cache: Path) -> lis
 
 
 def _result(
-    setting: Setting, name: str, seed: int, scores: dict[str, Score], seconds: float, effort: tuple[float, float]
+    setting: Setting, name: str, seed: int, scores: Mapping[Kind, Score], seconds: float, effort: tuple[float, float]
 ) -> Result:
-    kinds = {kind: rounded(score._asdict()) for kind, score in scores.items()}
+    kinds = {str(kind): rounded(score._asdict()) for kind, score in scores.items()}
     tokens = float(np.mean([score.tokens for score in scores.values()]))
     return Result(
         setting.name,

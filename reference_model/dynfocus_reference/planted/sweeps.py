@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import cast
 
+from dynfocus_connector import DynamicPrototypeEstimator
 from dynfocus_reference.model import ReferenceModel
 from dynfocus_reference.planted.arms import ARMS
 from dynfocus_reference.planted.evaluation import evaluate
@@ -40,7 +42,8 @@ def sweep_keys(length: int, seed: int) -> list[Key]:
 def set_selection(model: ReferenceModel, count: int, ratio: float) -> None:
     """Another L and another r for a trained model."""
     connector = model.connector
-    connector.estimator.num_prototypes, connector.estimator.focus_ratio = count, ratio
+    estimator = cast(DynamicPrototypeEstimator, connector.estimator)
+    estimator.num_prototypes, estimator.focus_ratio = count, ratio
     connector.config = dataclasses.replace(connector.config, num_prototypes=count, focus_ratio=ratio)
 
 
@@ -54,6 +57,6 @@ def sweep(trained: Path, memory: Memory, processor: ReferenceProcessor, seed: in
             continue
         set_selection(model, count, ratio)
         scores = evaluate(ARMS["dynfocus"], model, memory, processor, KINDS)
-        kinds = {kind: rounded(score._asdict()) for kind, score in scores.items()}
+        kinds = {str(kind): rounded(score._asdict()) for kind, score in scores.items()}
         tokens = scores["salience"].tokens
         Result(key.setting, key.arm, seed, kinds, tokens, 0.0, 0, len(memory), memory.length).write(folder)

@@ -196,7 +196,7 @@ def _threshold(claim: str, found: Interval | None, least: float = 0.95) -> list[
     low = found.mean - found.half
     if found.mean < least:
         verdict = f"no, {least - found.mean:.2f} short"
-    elif found.count == 1:
+    elif found.seeds == 1:
         verdict = "one seed only: no interval"
     else:
         verdict = "yes" if low >= least else f"on average; the interval reaches down to {low:.2f}"
@@ -207,7 +207,7 @@ def _above(table: Table, claim: str, ours: str, theirs: str, kind: str) -> list[
     mine, other = table.accuracy(ours, kind), table.accuracy(theirs, kind)
     if mine is None or other is None:
         return [claim, "–", "not run yet"]
-    if min(mine.count, other.count) == 1:
+    if min(mine.seeds, other.seeds) == 1:
         verdict = "one seed only: no interval"
     elif mine.above(other):
         verdict = "yes"

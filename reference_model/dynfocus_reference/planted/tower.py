@@ -56,7 +56,7 @@ def in_cells(labels: Truth) -> tuple[np.ndarray, np.ndarray]:
     framed = np.where(labels.thing >= FIRST_FRAMED, labels.thing, 0) * (labels.board > 0)
     shape = "t (p a q b) -> t (p q) (a b)"
     sizes = {"p": POOLED, "q": POOLED, "a": GRID // POOLED}
-    return tuple(rearrange(values, shape, **sizes).max(-1) for values in (framed, labels.board))  # type: ignore
+    return tuple(rearrange(values, shape, **sizes).max(-1) for values in (framed, labels.board))
 
 
 def in_frames(labels: Truth) -> tuple[np.ndarray, ...]:
@@ -125,5 +125,5 @@ def divide_output(tower: nn.Module, divisor: float) -> None:
     for parameter in (*tower.patch_embed.proj.parameters(), tower.cls_token, tower.pos_embed):  # type: ignore
         parameter /= divisor
     for block in tower.blocks:  # type: ignore[union-attr]
-        for parameter in (*block.attn.proj.parameters(), *block.mlp.fc2.parameters()):  # type: ignore[union-attr]
+        for parameter in (*block.attn.proj.parameters(), *block.mlp.fc2.parameters()):
             parameter /= divisor

@@ -31,8 +31,17 @@ class Truth(NamedTuple):
     column: np.ndarray
 
 
-SIZES = Truth(len(COLORS), len(THINGS), len(BOARDS) + 1, GRID, GRID)  # type: ignore[arg-type]
-"""How many names each has."""
+class Sizes(NamedTuple):
+    """How many names each has."""
+
+    color: int = len(COLORS)
+    thing: int = len(THINGS)
+    board: int = len(BOARDS) + 1
+    row: int = GRID
+    column: int = GRID
+
+
+SIZES = Sizes()
 
 
 def truth(story: Story) -> Truth:
@@ -51,5 +60,5 @@ def truth(story: Story) -> Truth:
     for start, stop in story.lamps:
         thing[start:stop, 0, 0] = THINGS.index("lamp")
     thing[np.arange(story.length), GRID - 1, ball_columns(story)] = THINGS.index("ball")
-    row, column = (np.broadcast_to(axis, shape) for axis in np.indices((GRID, GRID)))
-    return Truth(*(values.reshape(story.length, -1) for values in (color, thing, board, row, column)))
+    axes = (np.broadcast_to(axis, shape) for axis in np.indices((GRID, GRID)))
+    return Truth(*(values.reshape(story.length, -1) for values in (color, thing, board, *axes)))

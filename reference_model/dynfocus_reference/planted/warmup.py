@@ -6,8 +6,9 @@ focus; in between, stories are shown as every rival shows them, so that no arm b
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -106,7 +107,7 @@ def read(
 ) -> list[float]:
     """One part of stage 1: the frames of which a conversation speaks alone, or the whole story with them in focus."""
     order, beside = np.random.default_rng([seed, 4]), np.random.default_rng([seed, 5])
-    own = model.connector
+    own: nn.Module = model.connector
     others = [(ARMS[name], _sharing(ARMS[name], model, seed)) for name in RIVALS] if rivals else []
 
     def step(number: int) -> Tensor:
@@ -116,13 +117,13 @@ def read(
             return loss_of(ORACLE, model, batch, _alone(model, memory, batch, index))
         arm = ORACLE
         if others and number % EVERY == 0:
-            arm, model.connector = others[number // EVERY % len(others)]
+            arm, cast(Any, model).connector = others[number // EVERY % len(others)]
         try:
             return loss_of(arm, model, batch, compress(arm, model, memory, batch, beside, index))
         finally:
-            model.connector = own
+            cast(Any, model).connector = own
 
-    return optimise(model, ((lambda number=number: step(number)) for number in range(schedule.steps)), schedule)
+    return optimise(model, (functools.partial(step, number) for number in range(schedule.steps)), schedule)
 
 
 def _alone(model: ReferenceModel, memory: Memory, batch, index: Tensor):  # type: ignore[no-untyped-def]
@@ -137,7 +138,7 @@ def _alone(model: ReferenceModel, memory: Memory, batch, index: Tensor):  # type
 
 def _sharing(arm: Arm, model: ReferenceModel, seed: int) -> nn.Module:
     """The arm's connector with the very modules of the model's own, as far as it has them."""
-    own = model.connector
+    own: Any = model.connector
     rival = install(arm, model, seed)
     model.connector = own
     if isinstance(rival, PooledBaseline):

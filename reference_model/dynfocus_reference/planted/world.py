@@ -130,8 +130,8 @@ def _cut(random: np.random.Generator, pieces: np.ndarray, boards: list[str]) -> 
 def _insert(random: np.random.Generator, frame: int, name: str, color: str) -> Scene:
     row = int(random.choice(BOARD_ROWS))
     cells = tuple((row, int(random.choice(band))) for band in BANDS)
-    symbols = tuple(str(s) for s in random.choice(SYMBOLS, size=3, replace=False))
-    return Scene(frame, frame + INSERT_FRAMES, color, Board(name, symbols, cells), _clutter(random, row))
+    left, middle, right = (str(s) for s in random.choice(SYMBOLS, size=3, replace=False))
+    return Scene(frame, frame + INSERT_FRAMES, color, Board(name, (left, middle, right), cells), _clutter(random, row))
 
 
 def _clutter(random: np.random.Generator, free_row: int = -1) -> tuple[tuple[int, int, str], ...]:
@@ -144,8 +144,8 @@ def _lamps(random: np.random.Generator, length: int) -> tuple[tuple[int, int], .
     """One to four times (fewer in very short videos), of two frames, apart from each other."""
     slots = length // 4
     count = int(random.integers(1, min(4, slots) + 1))
-    slots = np.sort(random.choice(slots, size=count, replace=False)) * 4
-    return tuple((int(slot), int(slot) + 2) for slot in slots)
+    starts = np.sort(random.choice(slots, size=count, replace=False)) * 4
+    return tuple((int(start), int(start) + 2) for start in starts)
 
 
 def render(story: Story, *, noise: float = 6.0) -> np.ndarray:
