@@ -225,10 +225,11 @@ class DynamicPrototypeEstimator(nn.Module):
         if all_alike:
             scores, hard = mask + 0 * scores, True
         k, max_k = self._num_focus(mask, num_focus)
+        allowed: Tensor | None = mask
         if whole:
-            k, mask = max_k, None
-        chosen = hard_topk_indices(raw.detach(), k, mask=mask, max_k=max_k)
-        soft_mask = self._soft_mask(scores, chosen, mask, k, max_k, hard, generator, noise)
+            k, allowed = max_k, None
+        chosen = hard_topk_indices(raw.detach(), k, mask=allowed, max_k=max_k)
+        soft_mask = self._soft_mask(scores, chosen, allowed, k, max_k, hard, generator, noise)
         focus_index = events.peak.gather(1, chosen.clamp(min=0)).masked_fill(chosen < 0, -1)
         dtype = events.prototypes.dtype
         return FrameSelection.build(
