@@ -188,6 +188,7 @@ class DynamicPrototypeEstimator(nn.Module):
         return self.select(
             events,
             *per_video(text, text_mask, frame_mask),
+            whole=frame_mask is None and focus_index is None and self.clustering == "density_peaks",
             num_focus=num_focus if focus_index is None else focus_index.shape[1],
             all_alike=focus_index is not None,
             hard=hard,
@@ -203,6 +204,7 @@ class DynamicPrototypeEstimator(nn.Module):
         *,
         num_focus: int | None = None,
         all_alike: bool = False,
+        whole: bool = False,
         hard: bool | None = None,
         generator: torch.Generator | None = None,
         noise: Float[Tensor, "batch samples prototypes"] | None = None,
@@ -214,6 +216,7 @@ class DynamicPrototypeEstimator(nn.Module):
             text, text_mask: The question, per video.
             num_focus, hard, generator, noise: As in `forward`.
             all_alike: Every event scores 1, nothing is relaxed.
+            whole: No video of the batch lacks an event, so that all have the same K.
         """
         raw = self._raw_scores(events, text, text_mask)
         mask = events.peak >= 0
@@ -222,8 +225,11 @@ class DynamicPrototypeEstimator(nn.Module):
         if all_alike:
             scores, hard = mask + 0 * scores, True
         k, max_k = self._num_focus(mask, num_focus)
-        chosen = hard_topk_indices(raw.detach(), k, mask=mask, max_k=max_k)
-        soft_mask = self._soft_mask(scores, chosen, mask, k, max_k, hard, generator, noise)
+        allowed: Tensor | None = mask
+        if whole:
+            k, allowed = max_k, None
+        chosen = hard_topk_indices(raw.detach(), k, mask=allowed, max_k=max_k)
+        soft_mask = self._soft_mask(scores, chosen, allowed, k, max_k, hard, generator, noise)
         focus_index = events.peak.gather(1, chosen.clamp(min=0)).masked_fill(chosen < 0, -1)
         dtype = events.prototypes.dtype
         return FrameSelection.build(
@@ -304,7 +310,7 @@ class DynamicPrototypeEstimator(nn.Module):
         self,
         scores: Tensor,
         chosen: Int[Tensor, "batch focus"],
-        mask: Tensor,
+        mask: Tensor | None,
         k: int | Tensor,
         max_k: int,
         hard: bool,

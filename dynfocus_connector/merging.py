@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 
 class SpatialMerging(NamedTuple):
@@ -52,6 +53,23 @@ def weighted_members(
     """The same in float32 or better."""
     matrix = weight.new_zeros(*points.shape[:-2], num_clusters, points.shape[-2])
     return _weighted_sums(matrix.scatter(-2, assignment.clamp(min=0)[..., None, :], weight[..., None, :]), points)
+
+
+class KnownSums(torch.autograd.Function):
+    """`weighted_members` that a kernel has computed: what flows back is a look-up by label."""
+
+    @staticmethod
+    def forward(ctx: Any, points: Tensor, assignment: Tensor, weight: Tensor, sums: Tensor) -> Tensor:
+        ctx.save_for_backward(assignment, weight)
+        ctx.dtype = points.dtype
+        return sums.view_as(sums)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
+        assignment, weight = ctx.saved_tensors
+        label = assignment.clamp(min=0)[..., None].expand(-1, -1, upstream[0].shape[-1])
+        return (weight[..., None] * upstream[0].gather(1, label)).to(ctx.dtype), None, None, None
 
 
 def _weighted_sums(

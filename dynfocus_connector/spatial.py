@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import accumulate
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
@@ -12,12 +12,15 @@ from torch import Tensor, nn
 
 from dynfocus_connector.choices import DistanceScale, MergeWeights, SpatialOrder
 from dynfocus_connector.kernels import kernels_serve
-from dynfocus_connector.merging import SpatialMerging, weighted_members
+from dynfocus_connector.merging import KnownSums, SpatialMerging, weighted_members
 from dynfocus_connector.peaks import DensityPeaks, density_peaks
 from dynfocus_connector.prototypes import member_weights
 
 DISTANCES_PER_CHUNK = {"cpu": 2**19, "cuda": 2**24}
 """Distances between patches held at a time: bounds memory, and keeps a CPU in its cache (8 frames of 256 patches)."""
+
+FEWEST_COLUMNS = 256
+"""A patch takes the room of at least so many distances: its features are held too."""
 
 
 class SpatialPrototypes(nn.Module):
@@ -36,7 +39,8 @@ class SpatialPrototypes(nn.Module):
         merge_weights: As in `merge_prototypes`.
         distance_scale: As in `density_peaks`.
         order: Rows of G_t level by level, or grouped (exactly two levels).
-        kernels: True or False for the Triton kernel or the plain code; None follows DYNFOCUS_KERNELS.
+        kernels: True or False for the Triton kernel or the plain code; None takes the kernel on a GPU with Triton,
+            unless the environment says DYNFOCUS_KERNELS=0.
     """
 
     def __init__(
@@ -98,6 +102,11 @@ class SpatialPrototypes(nn.Module):
         """The clusters of the level before, seen in the dtype of the features."""
         points, mask = before.points.detach().to(dtype), before.center >= 0 if level else None
         count, neighbors = self.num_prototypes[level], self.num_neighbors[min(level, len(self.num_neighbors) - 1)]
+        if not level and kernels_serve(points, count, neighbors, self.kernels):
+            from dynfocus_connector.kernels.frame_peaks import frame_peaks
+
+            options: dict[str, Any] = {"distance_scale": self.distance_scale, "merge_weights": self.merge_weights}
+            return before.clustered(*frame_peaks(points, count, neighbors, **options))
         peaks = self._peaks(points, count, neighbors, mask)
         assert peaks.log_density is not None
         finite = peaks.log_density.isfinite()
@@ -106,25 +115,17 @@ class SpatialPrototypes(nn.Module):
 
     def _peaks(self, points: Tensor, count: int, neighbors: int, mask: Tensor | None) -> DensityPeaks:
         """As many frames at a time as memory bears; a graph for any number of frames takes them all at once."""
+        options: dict[str, Any] = {"distance_scale": self.distance_scale}
         if torch.compiler.is_compiling():
-            return self._peaks_at_once(points, count, neighbors, mask)
-        step = max(DISTANCES_PER_CHUNK.get(points.device.type, 2**22) // max(points.shape[1], 1) ** 2, 1)
-        masks = [None] * max(-(-len(points) // step), 1) if mask is None else mask.split(step)
+            return density_peaks(points, count, neighbors, mask=mask, **options)
+        per_frame = max(points.shape[1], 1) * max(points.shape[1], FEWEST_COLUMNS)
+        step = max(DISTANCES_PER_CHUNK.get(points.device.type, 2**22) // per_frame, 1)
+        mask = torch.ones_like(points[..., 0], dtype=torch.bool) if mask is None else mask
         parts = [
-            self._peaks_at_once(some, count, neighbors, real)
-            for some, real in zip(points.split(step), masks, strict=True)
+            density_peaks(some, count, neighbors, mask=real, **options)
+            for some, real in zip(points.split(step), mask.split(step), strict=True)
         ]
         return DensityPeaks(*(torch.cat(values) for values in zip(*parts, strict=True)))
-
-    def _peaks_at_once(self, points: Tensor, count: int, neighbors: int, mask: Tensor | None) -> DensityPeaks:
-        """Of patches with a kernel where there is one; of the prototypes of a level before, which may be missing,
-        without."""
-        if mask is None and kernels_serve(points, self.kernels):
-            from dynfocus_connector.kernels.frame_peaks import MOST_NEIGHBORS, MOST_PATCHES, frame_peaks
-
-            if points.shape[1] <= MOST_PATCHES and neighbors <= MOST_NEIGHBORS:
-                return frame_peaks(points, count, neighbors, distance_scale=self.distance_scale)
-        return density_peaks(points, count, neighbors, mask=mask, distance_scale=self.distance_scale)
 
     def _grouped(self, merging: SpatialMerging, frames: Tensor) -> SpatialMerging:
         """Coarse prototypes followed by their members, each group times its softmax weight (the authors' code)."""
@@ -173,16 +174,19 @@ class _Level(NamedTuple):
         ones = torch.ones_like(frames[..., 0], dtype=torch.promote_types(frames.dtype, torch.float32))
         return _Level(patch, ones, patch, ones, frames)
 
-    def clustered(self, peaks: DensityPeaks, weight: Float[Tensor, "frames rows"]) -> _Level:
-        """The level above."""
+    def clustered(
+        self, peaks: DensityPeaks, weight: Float[Tensor, "frames rows"], merged: Tensor | None = None
+    ) -> _Level:
+        """The level above, of prototypes that may be known."""
         assert peaks.log_density is not None
+        members = (self.points, peaks.assignment, weight)
         missing, peak = peaks.centers < 0, peaks.centers.clamp(min=0)
         return _Level(
             peaks.assignment.clamp(min=0).gather(1, self.label),
             self.weight * weight.gather(1, self.label),
             self.center.gather(1, peak).masked_fill(missing, -1),
             peaks.log_density.gather(1, peak).masked_fill(missing, -torch.inf),
-            weighted_members(self.points, peaks.assignment, weight, peaks.centers.shape[1]),
+            weighted_members(*members, peaks.centers.shape[1]) if merged is None else KnownSums.apply(*members, merged),
         )
 
 

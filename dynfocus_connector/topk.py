@@ -82,17 +82,19 @@ def perturbed_topk(
         return exact_topk(scores, k, sigma=sigma, mask=mask, max_k=max_k)
     _check(caller, scores, k, mask, max_k, sigma)
     _check_noise(caller, scores, num_samples, noise)
-    allowed, counts, rows = _sizes(scores, k, mask, max_k)
+    rows = _rows(scores, k, max_k)
     if rows == 0:
         return scores[:, None][:, :0]
     if noise is None:
         noise = _draw_noise(scores, num_samples, generator)
     used = _gradient_samples(gradient, gradient_samples, noise.shape[1])
-    ranking = _ranking(scores, allowed)
-    full = isinstance(k, int) and mask is None
-    each = None if full else counts
-    soft = SampledTopK.apply(ranking, noise.detach().to(ranking.dtype), each, rows, sigma, gradient, used)[0]
-    return (soft if full else _only_real(soft, allowed, counts)).to(scores.dtype)
+    ranking = _ranking(scores, mask)
+    noise = noise.detach().to(ranking.dtype)
+    if isinstance(k, int) and k == rows and mask is None:
+        return SampledTopK.apply(ranking, noise, None, rows, sigma, gradient, used)[0].to(scores.dtype)
+    allowed, counts = _allowed(scores, k, mask, rows)
+    soft = SampledTopK.apply(ranking, noise, counts, rows, sigma, gradient, used)[0]
+    return _only_real(soft, allowed, counts).to(scores.dtype)
 
 
 def exact_topk(
@@ -132,9 +134,10 @@ def exact_topk(
         tensor([[[0.9214, 0.0786]]])
     """
     _check("exact_topk", scores, k, mask, max_k, sigma)
-    allowed, counts, rows = _sizes(scores, k, mask, max_k)
+    rows = _rows(scores, k, max_k)
     if rows == 0:
         return scores[:, None][:, :0]
+    allowed, counts = _allowed(scores, k, mask, rows)
     soft = expected_topk(scores, allowed, counts, rows, sigma)
     return _only_real(soft, allowed, counts).to(scores.dtype)
 
@@ -212,8 +215,9 @@ def _hard_topk_indices(
     max_k: int | None,
 ) -> Int[Tensor, "batch focus"]:
     _check(caller, scores, k, mask, max_k)
-    allowed, counts, rows = _sizes(scores, k, mask, max_k)
-    best_first = torch.sort(_ranking(scores, allowed), stable=True, dim=-1, descending=True).indices[:, :rows]
+    rows = _rows(scores, k, max_k)
+    _, counts = _allowed(scores, k, mask, rows)
+    best_first = torch.sort(_ranking(scores, mask), stable=True, dim=-1, descending=True).indices[:, :rows]
     beyond = torch.arange(rows, device=scores.device) >= counts[:, None]
     index = best_first.masked_fill(beyond, scores.shape[-1]).sort(-1).values
     return index.masked_fill(index == scores.shape[-1], -1)
@@ -271,29 +275,33 @@ def _gradient_samples(gradient: GradientEstimator, wanted: int | None, samples: 
     return wanted
 
 
-def _sizes(
+def _rows(scores: Tensor, k: int | Tensor, max_k: int | None) -> int:
+    """Rows of the result."""
+    return max_k if max_k is not None else scores.shape[1] if isinstance(k, Tensor) else k
+
+
+def _allowed(
     scores: Float[Tensor, "batch prototypes"],
     k: int | Int[Tensor, " batch"],
     mask: Bool[Tensor, "batch prototypes"] | None,
-    max_k: int | None,
-) -> tuple[Bool[Tensor, "batch prototypes"], Int[Tensor, " batch"], int]:
-    """Which entries may be chosen, how many are chosen in each row, and the number of rows of the result."""
-    batch, prototypes = scores.shape
+    rows: int,
+) -> tuple[Bool[Tensor, "batch prototypes"], Int[Tensor, " batch"]]:
+    """Which entries may be chosen, and how many are chosen in each row."""
     allowed = torch.ones_like(scores, dtype=torch.bool) if mask is None else mask
-    rows = max_k if max_k is not None else prototypes if isinstance(k, Tensor) else k
-    wanted = k.long() if isinstance(k, Tensor) else torch.full((batch,), k, device=scores.device)
-    return allowed, torch.minimum(wanted.clamp(0, rows), allowed.sum(-1)), rows
+    wanted = k.long() if isinstance(k, Tensor) else torch.full((len(scores),), k, device=scores.device)
+    return allowed, torch.minimum(wanted.clamp(0, rows), allowed.sum(-1))
 
 
 def _ranking(
-    scores: Float[Tensor, "batch prototypes"], allowed: Bool[Tensor, "batch prototypes"]
+    scores: Float[Tensor, "batch prototypes"], mask: Bool[Tensor, "batch prototypes"] | None
 ) -> Float[Tensor, "batch prototypes"]:
     """Scores in float32 or better: infinities and NaN out of the noise's reach, lower index first, the rest -inf."""
     scores = scores.to(torch.promote_types(scores.dtype, torch.float32))
     rank = torch.arange(scores.shape[-1], dtype=scores.dtype, device=scores.device) / max(scores.shape[-1], 1)
     outside = torch.finfo(scores.dtype).max / 2 * (1 + rank)
     outside = torch.where(scores == torch.inf, outside.flip(-1), -outside)
-    return torch.where(scores.isfinite(), scores, outside).masked_fill(~allowed, -torch.inf)
+    scores = torch.where(scores.isfinite(), scores, outside)
+    return scores if mask is None else scores.masked_fill(~mask, -torch.inf)
 
 
 def _draw_noise(

@@ -57,7 +57,7 @@ def _entering(
     width = rows.shape[-1]
     cell = torch.add(cells(items, width), items < border.last, alpha=width)
     row = border.rank.gather(-1, border.last).long()
-    step = read(steps, cell).scatter(-1, (row - 1).clamp(min=0), 0)
+    step = read(steps, cell).masked_fill(items == border.last, 0)
     prefix = step.new_zeros(border.rank.shape).scatter_add(-1, items, step).cumsum(-1)
     leaver_value = read(rows, row * width + border.last) + prefix.gather(-1, border.last)
     before = torch.arange(width, dtype=torch.int32, device=rows.device) < border.last.int()

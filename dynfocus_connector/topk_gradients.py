@@ -6,6 +6,7 @@ sample is K reads from g, and the (samples, K, L) one-hots of the textbook form 
 
 from __future__ import annotations
 
+import inspect
 import math
 from typing import Any
 
@@ -62,6 +63,10 @@ class SampledTopK(torch.autograd.Function):
         else:
             grad = score_function(upstream, kept[0], kept[1], ctx.sigma, centred=ctx.gradient == "leave_one_out")
         return grad, None, None, None, None, None, None
+
+
+# PyTorch asks for it in every call, and working it out anew would take longer than the samples of a short video.
+SampledTopK.forward.__signature__ = inspect.signature(SampledTopK.forward)  # type: ignore[attr-defined]
 
 
 def mean_one_hot(

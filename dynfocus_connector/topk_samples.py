@@ -48,10 +48,11 @@ def draw_topk(
     else:
         within = (torch.arange(rows, device=scores.device) < counts[:, None, None]).expand_as(picked)
         held = held.scatter(-1, picked, within)
+        values = torch.where(within, values, math.inf)
     rank = held.cumsum(-1, dtype=torch.int32)
     first = slice(with_border)
-    border = _border(noisy[:, first], values[:, first], picked[:, first], None if within is None else within[:, first])
-    return _in_order(picked, rank, within), Border(pad(rank[:, first], (0, 1)), *border)
+    border = _border(*(of_all[:, first] for of_all in (noisy, values, picked, held, rank)))
+    return _in_order(picked, rank, within), border
 
 
 def cells(items: Int[Tensor, "batch samples focus"], width: int) -> Int[Tensor, "batch samples focus"]:
@@ -84,14 +85,9 @@ def _border(
     noisy: Float[Tensor, "batch samples prototypes"],
     values: Float[Tensor, "batch samples focus"],
     picked: Int[Tensor, "batch samples focus"],
-    within: Bool[Tensor, "batch samples focus"] | None,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """(last, last_value, next, next_value)."""
-    if within is None:
-        noisy = noisy.scatter(-1, picked, -math.inf)
-    else:
-        noisy = noisy.scatter(-1, picked, torch.where(within, -math.inf, values))
-        values = torch.where(within, values, math.inf)
+    held: Bool[Tensor, "batch samples prototypes"],
+    rank: Int[Tensor, "batch samples prototypes"],
+) -> Border:
     last_value, place = values.min(-1, keepdim=True)
-    next_value, entrant = noisy.max(-1, keepdim=True)
-    return picked.gather(-1, place), last_value, entrant, next_value
+    next_value, entrant = noisy.masked_fill(held, -math.inf).max(-1, keepdim=True)
+    return Border(pad(rank, (0, 1)), picked.gather(-1, place), last_value, entrant, next_value)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 from types import ModuleType
 
 import hypothesis
@@ -11,6 +12,7 @@ import pytest
 import torch
 
 import dynfocus_connector
+from dynfocus_connector.kernels import has_triton
 
 hypothesis.settings.register_profile("local", deadline=None, max_examples=20)
 hypothesis.settings.register_profile("ci", deadline=None, max_examples=20, derandomize=True, database=None)
@@ -19,6 +21,10 @@ hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "local")
 
 class EverywhereFixtures:
     """Fixtures for doctests of the packages too, which lie outside of this folder."""
+
+    def pytest_ignore_collect(self, collection_path: Path) -> bool | None:
+        """Kernels have no doctests to be found where there is no Triton to import."""
+        return True if collection_path.parent.name == "kernels" and not has_triton() else None
 
     @pytest.fixture(autouse=True)
     def names(self, doctest_namespace: dict) -> None:

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 import torch
 import triton
 import triton.language as tl
 from jaxtyping import Float
 from torch import Tensor
 
-from dynfocus_connector.choices import DistanceScale
+from dynfocus_connector.choices import DistanceScale, MergeWeights
 from dynfocus_connector.peaks import DensityPeaks
 
-MOST_PATCHES = 256
-MOST_NEIGHBORS = 16
 RESOLUTION = 1e-6
 """Squared distances below this share of ‖x_i‖² + ‖x_j‖² are copies, which the plain code's float64 tells apart."""
 
@@ -23,8 +23,10 @@ def frame_peaks(
     num_neighbors: int,
     *,
     distance_scale: DistanceScale = 1.0,
-) -> DensityPeaks:
-    """`density_peaks` of frames of at most 256 patches, in bfloat16, float16 or float32.
+    merge_weights: MergeWeights = "importance",
+) -> tuple[DensityPeaks, Float[Tensor, "frames patches"], Float[Tensor, "frames clusters dim"]]:
+    """`density_peaks` of frames of at most 256 patches, in bfloat16, float16 or float32; in the same pass the weight of
+    every patch as `member_weights` has it, and the prototypes in float32.
 
     Sums are float32, so that squared distances are off by about 1e-7 of the patches' squared norms (around their
     mean): importances that differ by less may change places with those of `density_peaks`.
@@ -35,19 +37,22 @@ def frame_peaks(
     programs = min(count, _processors(frames.device))
     width = max(triton.next_power_of_2(patches), 16)
     squared = frames.new_empty(programs, width, width, dtype=torch.float32)
-    per_patch = frames.new_empty(4, count, patches, dtype=torch.float32)
+    per_patch = frames.new_empty(5, count, patches, dtype=torch.float32)
+    merged = frames.new_empty(count, clusters, dim, dtype=torch.float32)
     label = frames.new_empty(count, patches, dtype=torch.int32)
     center = frames.new_empty(count, clusters, dtype=torch.int32)
     largest = distance_scale == "max"
     unit = 1.0 if largest else dim * float(distance_scale) ** 2
     if count:
         _frame_peaks[(programs,)](
-            frames, squared, per_patch, label, center, count, dim, 1.0 / unit, RESOLUTION,
+            frames, squared, per_patch, label, center, merged, count, dim, 1.0 / unit, RESOLUTION,
             PATCHES=patches, WIDTH=width, NEIGHBORS=neighbors, CLUSTERS=clusters, LARGEST=largest,
+            LEADERS=max(triton.next_power_of_2(clusters), 16), WEIGHTS=get_args(MergeWeights).index(merge_weights),
             ROWS=min(width, 32), FEATURES=32, num_warps=8,
         )  # fmt: skip
-    _, mean_distance, separation, importance = per_patch
-    return DensityPeaks(-mean_distance, separation.sqrt(), importance, center.long(), label.long())
+    _, mean_distance, separation, importance, weight = per_patch
+    peaks = DensityPeaks(-mean_distance, separation.sqrt(), importance, center.long(), label.long())
+    return peaks, weight, merged
 
 
 def _processors(device: torch.device) -> int:
@@ -57,9 +62,10 @@ def _processors(device: torch.device) -> int:
 
 @triton.jit
 def _frame_peaks(  # type: ignore[no-untyped-def]
-    frames, squared, per_patch, labels, centers, count, dim, scale, resolution,
+    frames, squared, per_patch, labels, centers, merged, count, dim, scale, resolution,
     PATCHES: tl.constexpr, WIDTH: tl.constexpr, NEIGHBORS: tl.constexpr, CLUSTERS: tl.constexpr,
-    LARGEST: tl.constexpr, ROWS: tl.constexpr, FEATURES: tl.constexpr,
+    LARGEST: tl.constexpr, LEADERS: tl.constexpr, WEIGHTS: tl.constexpr,
+    ROWS: tl.constexpr, FEATURES: tl.constexpr,
 ):  # fmt: skip
     program = tl.program_id(0)
     d2 = squared + program.to(tl.int64) * WIDTH * WIDTH
@@ -74,6 +80,7 @@ def _frame_peaks(  # type: ignore[no-untyped-def]
         mean = raw + tl.cast(count, tl.int64) * PATCHES
         separation = mean + tl.cast(count, tl.int64) * PATCHES
         importance = separation + tl.cast(count, tl.int64) * PATCHES
+        weights = importance + tl.cast(count, tl.int64) * PATCHES
 
         total = tl.zeros((WIDTH,), tl.float32)
         for c in range(0, dim, FEATURES):
@@ -165,5 +172,29 @@ def _frame_peaks(  # type: ignore[no-untyped-def]
             label = tl.where(d < best, rank, label)
             best = tl.minimum(d, best)
             tl.store(centers + tl.cast(frame, tl.int64) * CLUSTERS + rank, center)
-        tl.store(labels + at + j, tl.where(leads >= 0, leads, label), mask=real)
+        label = tl.where(leads >= 0, leads, label)
+        tl.store(labels + at + j, label, mask=real)
+
+        # Eq. 5: the weight of every patch within its cluster, and the prototypes.
+        weight = tl.zeros((WIDTH,), tl.float32)
+        for rank in range(CLUSTERS):
+            member = finite & (label == rank)
+            share = tl.where(member, 1.0, 0.0)
+            if WEIGHTS == 0:
+                largest = tl.max(tl.where(member, gamma, -inf), 0)
+                relative = tl.where(largest > -inf, gamma, 0.0) - tl.where(largest > -inf, largest, 0.0)
+                share = tl.where(member, tl.exp(tl.where(member, relative, 0.0)), 0.0)
+            if WEIGHTS == 2:
+                share = tl.where(member & (leads >= 0), 1.0, 0.0)
+            sum_of_shares = tl.sum(share, 0)
+            weight += share / tl.where(sum_of_shares > 0, sum_of_shares, 1.0)
+        tl.store(weights + j, weight, mask=real)
+        lead = tl.arange(0, LEADERS)
+        matrix = tl.where(lead[:, None] == label[None, :], weight[None, :], 0.0)
+        rows = merged + tl.cast(frame, tl.int64) * CLUSTERS * dim
+        for c in range(0, dim, FEATURES):
+            cut = (c + f < dim)[None, :]
+            b = tl.load(x + j[:, None] * dim + c + f[None, :], mask=finite[:, None] & cut, other=0.0).to(tl.float32)
+            prototype = tl.dot(matrix, b, input_precision="ieee")
+            tl.store(rows + lead[:, None] * dim + c + f[None, :], prototype, mask=(lead < CLUSTERS)[:, None] & cut)
         tl.debug_barrier()

@@ -8,8 +8,9 @@ import sys
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 
-from dynfocus_connector.kernels import has_triton, kernels_serve
+from dynfocus_connector.kernels import has_triton, kernels_serve, on_gpu
 
 WORK = """
 from tests.unit.test_kernels import CASES, compare
@@ -17,15 +18,19 @@ for case in CASES:
     compare(case, "cpu")
     print(case, flush=True)
 """
-CASES = ["bfloat16", "float16", "float32", "copies", "damage", "uneven", "constant", "max"]
+CASES = [
+    *("bfloat16", "float16", "float32", "copies", "damage", "uneven", "constant", "max"),
+    *("uniform", "centers", "few", "paper"),
+]
+PATCHES = {"uneven": 21, "few": 9, "paper": 256}
 needs_triton = pytest.mark.skipif(not has_triton(), reason="needs Triton")
 
 
 def patches_of(case):
     generator = torch.Generator().manual_seed(0)
-    patches = 21 if case == "uneven" else 32
+    patches = PATCHES.get(case, 32)
     frames = torch.randn(1, 3, patches, 40, generator=generator)
-    frames += 2 * torch.randn(1, 3, 8, 40, generator=generator).repeat(1, 1, 4, 1)[:, :, :patches]
+    frames += 2 * torch.randn(1, 3, 8, 40, generator=generator).repeat(1, 1, 32, 1)[:, :, :patches]
     if case == "copies":
         frames[0, 0, 8:] = frames[0, 0, :8].repeat(3, 1)
         frames[0, 1, 20] = frames[0, 1, 2]
@@ -43,9 +48,13 @@ def compare(case, device):
     results = []
     for kernels in (True, False):
         frames = patches_of(case).to(device).requires_grad_()
-        module = SpatialPrototypes((6, 3), (4, 2), distance_scale="max" if case == "max" else 1.0, kernels=kernels)
-        merging = module(frames)
-        rows = merging.merge(frames)
+        module = SpatialPrototypes(
+            *(((16, 8), (8, 3)) if case == "paper" else ((6, 3), (4, 2))),
+            distance_scale="max" if case == "max" else 1.0,
+            merge_weights=case if case in ("uniform", "centers") else "importance",
+            kernels=kernels,
+        )
+        merging, rows = module.cluster(frames)
         rows.float().square().sum().backward()
         results.append((merging.center, merging.row, merging.weight, merging.log_density, rows, frames.grad))
     for ours, plain in zip(*results, strict=True):
@@ -81,9 +90,10 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 from dynfocus_connector.kernels.frame_peaks import _frame_peaks as kernel
-sizes = dict(PATCHES=256, WIDTH=256, NEIGHBORS=8, CLUSTERS=16, LARGEST=False, ROWS=32, FEATURES=32)
-types = dict(frames="*{dtype}", squared="*fp32", per_patch="*fp32", labels="*i32", centers="*i32", count="i32",
-             dim="i32", scale="fp32", resolution="fp32", **dict.fromkeys(sizes, "constexpr"))
+sizes = dict(PATCHES=256, WIDTH=256, NEIGHBORS=8, CLUSTERS=16, LARGEST=False,
+             LEADERS=16, WEIGHTS=0, ROWS=32, FEATURES=32)
+types = dict(frames="*{dtype}", squared="*fp32", per_patch="*fp32", labels="*i32", centers="*i32", merged="*fp32",
+             count="i32", dim="i32", scale="fp32", resolution="fp32", **dict.fromkeys(sizes, "constexpr"))
 source = ASTSource(fn=kernel, signature=types, constexprs=sizes)
 done = triton.compile(source, target=GPUTarget("cuda", 90, 32), options=dict(num_warps=8))
 assert done.asm["cubin"] and done.metadata.shared <= 227 * 1024, done.metadata.shared
@@ -95,14 +105,23 @@ print("compiled", done.metadata.shared)
 
 
 def test_who_decides(monkeypatch):
-    """The device, the environment, then the argument; never in float64."""
-    here = torch.zeros(1)
-    assert not kernels_serve(here)
-    assert kernels_serve(here, True)
-    assert not kernels_serve(here.double(), True)
-    there = type("OnGpu", (), {"dtype": torch.float32, "is_cuda": True})()
+    """The device, the environment, then the argument; never in float64 or beyond the sizes that are tested."""
+    here, sizes = torch.zeros(3, 256, 8), (16, 8)
+    assert not kernels_serve(here, *sizes)
+    assert kernels_serve(here, *sizes, wanted=True)
+    assert not kernels_serve(here, *sizes, wanted=False)
+    for frames, *other in (
+        (here.double(), *sizes),
+        (torch.zeros(3, 257, 8), *sizes),
+        (here[:, :0], *sizes),
+        (here, 17, 8),
+        (here, 16, 9),
+    ):
+        assert not kernels_serve(frames, *other, wanted=True)
+    with FakeTensorMode():
+        assert not kernels_serve(torch.zeros(3, 256, 8, device="cuda"), *sizes)
     monkeypatch.delenv("DYNFOCUS_KERNELS", raising=False)
-    assert not kernels_serve(there)
-    monkeypatch.setenv("DYNFOCUS_KERNELS", "1")
-    assert kernels_serve(there) == has_triton()
-    assert not kernels_serve(there, False)
+    assert on_gpu(torch.device("cuda")) == has_triton()
+    assert not on_gpu(torch.device("cpu"))
+    monkeypatch.setenv("DYNFOCUS_KERNELS", "0")
+    assert not on_gpu(torch.device("cuda"))

@@ -2,7 +2,15 @@ from __future__ import annotations
 
 import torch
 
-from dynfocus_connector.merging import Merging, SpatialMerging, gather_rows, merge_members, take_frames
+from dynfocus_connector.merging import (
+    KnownSums,
+    Merging,
+    SpatialMerging,
+    gather_rows,
+    merge_members,
+    take_frames,
+    weighted_members,
+)
 from tests.comparing import assert_close
 
 
@@ -45,3 +53,21 @@ def test_everything_is_the_patches():
     features = torch.randn(2, 3, 4, 5)
     merging = Merging.everything(2, 3, 4, features.device)
     assert torch.equal(merging.pool(features), features.flatten(0, 2))
+
+
+def test_known_sums_have_the_gradient_of_the_sums():
+    """Padding and damage included: where the weight is 0 nothing flows."""
+    points = torch.randn(2, 7, 3, generator=torch.Generator().manual_seed(0))
+    points[0, 2] = torch.nan
+    assignment = torch.tensor([[0, 1, 1, 2, 0, 1, -1], [2, 2, 0, 1, 1, 0, 2]])
+    weight = torch.rand(2, 7, generator=torch.Generator().manual_seed(1))
+    weight[0, [2, 6]] = 0
+    results = []
+    for known in (True, False):
+        points = points.detach().requires_grad_()
+        sums = weighted_members(points, assignment, weight, 3)
+        sums = KnownSums.apply(points, assignment, weight, sums.detach()) if known else sums
+        (sums * torch.arange(3.0)).sum().backward()
+        results.append((sums, points.grad))
+    for one, other in zip(*results, strict=True):
+        assert_close(one, other, 1e-6)

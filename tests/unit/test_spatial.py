@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from dynfocus_connector import SpatialPrototypes
-from dynfocus_connector.spatial import DISTANCES_PER_CHUNK
+from dynfocus_connector import DynFocusConfig, SpatialPrototypes, build_connector
+from dynfocus_connector.spatial import DISTANCES_PER_CHUNK, FEWEST_COLUMNS
+from tests.arms import SMALL
 from tests.comparing import assert_close, assert_every_parameter_has_a_gradient
 from tests.reference.networks import linear, softmax
 from tests.reference.spatial import grouped_order
@@ -35,6 +36,47 @@ def test_oracle(weights, scale, levels):
         assert_close(merging.log_density[b, t], np.concatenate([level.log_density for level in expected]), 1e-5, 1e-7)
 
 
+@pytest.mark.parametrize("order", ["by_level", "grouped"])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_clustering_gives_what_merging_gives(order, dtype):
+    """G_t and its gradient, level from level or patch by patch, damage included."""
+    results = []
+    for at_once in (True, False):
+        frames = frames_of().to(dtype)
+        frames[0, 0, 3], frames[1, 1] = math.nan, math.nan
+        frames.requires_grad_()
+        module = SpatialPrototypes((6, 3), (4, 3), order=order, dtype=dtype)
+        for parameter in module.parameters():
+            torch.nn.init.constant_(parameter, 0.1)
+        merging, rows = module.cluster(frames)
+        rows = rows if at_once else merging.merge(frames)
+        (rows * torch.arange(9)[:, None]).sum().backward()
+        results.append((rows, frames.grad))
+    for one, other in zip(*results, strict=True):
+        assert_close(one, other, 1e-9 if dtype == torch.float64 else 1e-2)
+    assert results[0][0].isfinite().all()
+
+
+def saved_bytes(frames):
+    """What backward keeps of a training step of the connector, beyond its inputs."""
+    connector = build_connector(DynFocusConfig(**SMALL)).train()
+    features, kept = torch.randn(1, frames, 16, 6).requires_grad_(), {}
+
+    def pack(saved):
+        kept[saved.untyped_storage().data_ptr()] = saved
+        return saved
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda saved: saved):
+        connector(features).tokens.sum().backward()
+    return sum(saved.untyped_storage().nbytes() for saved in kept.values())
+
+
+def test_backward_keeps_memory_linear_in_the_frames():
+    """Twice the frames add what the first ones added: no matrix of frames by frames is kept."""
+    first, second, third = (saved_bytes(count) for count in (200, 400, 800))
+    assert third - second == pytest.approx(2 * (second - first), rel=0.02)
+
+
 def test_weights_of_a_row_sum_to_one():
     merging = SpatialPrototypes((6, 3), (4, 3))(frames_of())
     total = torch.zeros(2, 3, 9, dtype=torch.float64)
@@ -46,7 +88,7 @@ def test_weights_of_a_row_sum_to_one():
 def test_chunks_are_invisible(monkeypatch):
     frames = frames_of(2, 5)
     whole = SpatialPrototypes((6, 3), (4, 3))(frames)
-    monkeypatch.setitem(DISTANCES_PER_CHUNK, "cpu", 3 * frames.shape[2] ** 2)
+    monkeypatch.setitem(DISTANCES_PER_CHUNK, "cpu", 3 * frames.shape[2] * FEWEST_COLUMNS)
     parts = SpatialPrototypes((6, 3), (4, 3))(frames)
     for one, other in zip(whole, parts, strict=True):
         assert torch.equal(one, other)

@@ -80,6 +80,17 @@ def test_ratios_are_those_of_the_medians():
     assert "| 2 s (±50%) | 20 s (±75%) | **×10** | ×3 |" in table_row(row)
 
 
+def test_a_twin_that_does_a_share_of_its_work_counts_whole():
+    (row,) = measure([operation(twin_share=0.1)], CPU, ScriptedClock([2.0, 1.0]), RATES, budget=0)
+    assert (row["twin"]["median"], row["ratio"]) == (10.0, 5.0)
+
+
+def test_a_target_of_memory_stands_in_the_table():
+    (row,) = measure([operation(memory_target=100)], CPU, ScriptedClock([1.0]), RATES, budget=0)
+    row["memory"] = {"ours": 2**20, "twin": 2**30}
+    assert "| ×3, memory ×100 | 1 MiB | 1 GiB (×1.02e+03) |" in table_row(row)
+
+
 def test_the_floor_is_the_longer_of_arithmetic_and_traffic():
     assert floor_seconds(operation(), RATES, 4) == 2.0
     assert floor_seconds(operation(traffic=5e8), RATES, 4) == 5.0
@@ -223,7 +234,7 @@ def test_the_page_says_what_the_json_says(tmp_path):
     write_page(json.loads(json.dumps(result)), tmp_path / "speed.md")
     text = (tmp_path / "speed.md").read_text()
     assert text == "\n".join(document(result, "speed")) + "\n"
-    assert "| Addition | 2 frames | 2 G |  | 1 s (±0%) | 2 s (±0%) | **×2** | ×3 | 2 MiB | 4 MiB | 0.5 |" in text
+    assert "| Addition | 2 frames | 2 G |  | 1 s (±0%) | 2 s (±0%) | **×2** | ×3 | 2 MiB | 4 MiB (×2) | 0.5 |" in text
     assert "- Addition, 2 frames: 2 times faster, below the target of 3." in text
     assert "Addition, 4 frames: 4 times" not in text
     assert "Not measured in this run, for want of time: Subtraction · 1 frame." in text

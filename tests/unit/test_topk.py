@@ -495,3 +495,11 @@ def test_wrong_shapes_and_names_are_named(call, message):
     """A ValueError of ours, or a TypeError where the suite checks the annotations."""
     with pytest.raises((ValueError, TypeError), match=message):
         call(torch.zeros(2, 4))
+
+
+def test_more_rows_than_k_stay_empty():
+    scores = torch.rand(2, 6, generator=torch.Generator().manual_seed(0))
+    noise = torch.randn(2, 40, 6, generator=torch.Generator().manual_seed(1))
+    wide, narrow = perturbed_topk(scores, 2, noise=noise, max_k=4), perturbed_topk(scores, 2, noise=noise)
+    assert torch.equal(wide[:, :2], narrow)
+    assert (wide[:, 2:] == 0).all()

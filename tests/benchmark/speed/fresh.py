@@ -56,7 +56,10 @@ class Worker:
         answer = self.process.stdout.readline()
         if not answer:
             raise RuntimeError(f"Worker: expected a line of JSON, got the end of the process ({self.process.wait()}).")
-        return json.loads(answer)
+        values = json.loads(answer)
+        if "error" in values:
+            raise RuntimeError(f"Worker: expected a run of {line}, got {values['error']}.")
+        return values
 
     def _write(self, line: str) -> None:
         assert self.process.stdin is not None
@@ -82,7 +85,7 @@ def peaks(process: Worker, group: list[Operation]) -> list[dict[str, float]]:
         process.done()
         return bytes_used
 
-    twin = peak(group[0], PATHS[1])
+    twin = peak(group[0], PATHS[1]) / group[0].twin_share
     return [{PATHS[0]: peak(operation, PATHS[0]), PATHS[1]: twin} for operation in group]
 
 
@@ -102,13 +105,17 @@ def checkout(revision: str) -> Iterator[Path]:
 def compare(here: Worker, there: Worker, operation: Operation, repeats: int = 5) -> dict[str, Any]:
     """Our path of two checkouts, run in turn: seconds and memory of both, and how many times faster the first is."""
     processes = {"here": here, "there": there}
-    first = {name: process.start(operation, PATHS[0]) for name, process in processes.items()}
+    first: dict[str, dict[str, float]] = {}
     times: dict[str, list[float]] = {name: [] for name in processes}
-    for _ in range(repeats):
+    try:
         for name, process in processes.items():
-            times[name].append(process.again())
-    for process in processes.values():
-        process.done()
+            first[name] = process.start(operation, PATHS[0])
+        for _ in range(repeats):
+            for name, process in processes.items():
+                times[name].append(process.again())
+    finally:
+        for name in first:
+            processes[name].done()
     row: dict[str, Any] = {name: summary(seconds) for name, seconds in times.items()}
     memory = {f"{name}_peak_bytes": run["peak_bytes"] for name, run in first.items()}
     return {**row, **memory, "ratio": row["there"]["median"] / row["here"]["median"]}

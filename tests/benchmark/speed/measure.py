@@ -27,7 +27,8 @@ def measure(
     green = [(row, operation) for row, operation in zip(rows, group, strict=True) if row["gate"] == "green"]
     if not green:
         return rows
-    *ours, twin = interleaved([operation for _, operation in green], setting, clock, budget)
+    *ours, part = interleaved([operation for _, operation in green], setting, clock, budget)
+    twin = [seconds / group[0].twin_share for seconds in part]
     for (row, operation), seconds in zip(green, ours, strict=True):
         row.update(
             ours=summary(seconds), twin=summary(twin), floor=floor_seconds(operation, rates, setting.dtype.itemsize)

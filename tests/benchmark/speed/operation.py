@@ -53,6 +53,8 @@ class Operation:
     """rows of one group share their inputs and their twin, which is then run once for all"""
     extras: Callable[[], dict[str, float]] | None = None
     """numbers that are no times"""
+    twin_share: float = 1.0
+    """of its work that the twin does, where all of it would take minutes: its time and memory count for the whole"""
 
     @property
     def key(self) -> str:

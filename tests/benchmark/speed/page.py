@@ -45,7 +45,7 @@ def document(result: Result, name: str) -> Iterable[str]:
         "(tests/benchmark/speed/twins.py): `cdist` and full distance matrices, `index_add_`, "
         "one-hot samples. *ratio*: time of the twin over ours.",
         "- A row is timed only after both paths agreed on its inputs; a red gate shows its reason instead.",
-        "- *memory*: peak beyond the inputs, each path in a process of its own.",
+        "- *memory*: peak beyond the inputs, each path in a process of its own; in brackets the twin's over ours.",
         "- *floor*: the row's multiply-adds at the rate of a square matrix product "
         f"({rate(result, 'multiply_adds')} G/s in this run), or its traffic at the rate of a copy "
         f"({rate(result, 'copied_bytes')} GB/s), whichever is longer; both rates are measured beside each row.",
@@ -84,12 +84,20 @@ def rate(result: Result, kind: str) -> str:
 def table_row(row: Result) -> str:
     """One line of the table."""
     counts = [row["name"], row["case"], count(row["multiply_adds"]), count(row["parameters"])]
-    target = f"×{row['target']:g}" if row["target"] else ""
+    target = targets(row)
     if row["gate"] != "green":
         return "| " + " | ".join([*counts, f"gate {row['gate']}", "", "", target, "", "", ""]) + " |"
-    memory = [mebibytes(row["memory"][path]) for path in ("ours", "twin")] if row.get("memory") else ["", ""]
+    memory = ["", ""]
+    if row.get("memory"):
+        ours, twin = (mebibytes(row["memory"][path]) for path in ("ours", "twin"))
+        memory = [ours, f"{twin} (×{memory_ratio(row):.3g})"]
     times = [seconds(row["ours"]), seconds(row["twin"]), f"**×{row['ratio']:.3g}**", target]
     return "| " + " | ".join([*counts, *times, *memory, f"{row['times_floor']:.3g}"]) + " |"
+
+
+def targets(row: Result) -> str:
+    """What is asked of the row."""
+    return ", memory ".join(f"×{row[kind]:g}" for kind in ("target", "memory_target") if row[kind])
 
 
 def missed(result: Result) -> Iterable[str]:

@@ -14,6 +14,7 @@ import json
 import os
 import resource
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -33,9 +34,18 @@ def main(packages: str, tests: str, setting: str) -> None:
     while request := REQUESTS.readline():
         child = os.fork()
         if not child:
-            serve(**json.loads(request), **json.loads(setting))
-            os._exit(0)
-        assert os.waitpid(child, 0)[1] == 0, f"{request} failed"
+            end_with(lambda: serve(**json.loads(request), **json.loads(setting)))
+        os.waitpid(child, 0)
+
+
+def end_with(run: Callable[[], None]) -> None:
+    """The end of a child; what it fails with is its last answer."""
+    try:
+        run()
+    except Exception as error:
+        say({"error": f"{type(error).__name__}: {error}"})
+    finally:
+        os._exit(0)
 
 
 def serve(key: str, path: str, device: str, dtype: str, threads: int) -> None:
