@@ -93,7 +93,7 @@ def kill(process):
     process.communicate()
 
 
-def finish(process, seconds=240):
+def finish(process, seconds=900):
     try:
         output, _ = process.communicate(timeout=seconds)
     except subprocess.TimeoutExpired:
