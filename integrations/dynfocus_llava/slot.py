@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import inspect
 import os
-from collections.abc import Iterator
 from typing import Any, ClassVar, NamedTuple
 
 import torch
@@ -13,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from dynfocus_connector import CompressedVideo, TokenKind
+from dynfocus_connector.evaluation import deterministic
 from dynfocus_llava.settings import Question, Settings, Widths, load_connector
 
 
@@ -169,19 +168,6 @@ class ConnectorSlot:
             return values
         frames = trained[0].new_zeros(1, 1, 16, self.dynfocus_widths().features)
         return values + 0 * connector(frames).tokens.sum().to(values)
-
-
-@contextlib.contextmanager
-def deterministic(connector: nn.Module) -> Iterator[None]:
-    """A connector without parameters has nothing to train: it runs in evaluation, whatever its flag."""
-    if not connector.training or next(connector.parameters(), None) is not None:
-        yield
-        return
-    connector.eval()
-    try:
-        yield
-    finally:
-        connector.train()
 
 
 def takes_budget(module: nn.Module) -> bool:

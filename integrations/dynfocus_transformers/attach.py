@@ -15,10 +15,11 @@ from torch import nn
 from dynfocus_transformers.adapters import adapter_for
 from dynfocus_transformers.forwarding import forward_compressed
 from dynfocus_transformers.generation import generate_compressed
+from dynfocus_transformers.memory import EventMemory
 from dynfocus_transformers.report import VideoReport
 from dynfocus_transformers.settings import SUBFOLDER, Question, Settings, load_connector
 
-OWN = ("dynfocus_settings", "dynfocus_report")
+OWN = ("dynfocus_settings", "dynfocus_report", "dynfocus_memory")
 
 
 def attach(
@@ -73,6 +74,7 @@ def attach(
         model.dynfocus = module
         model.dynfocus_settings = chosen
         model.dynfocus_report = []
+        model.dynfocus_memory = EventMemory()
     return model
 
 
@@ -98,6 +100,7 @@ class Attached:
     dynfocus: nn.Module
     dynfocus_settings: Settings
     dynfocus_report: list[VideoReport]
+    dynfocus_memory: EventMemory
     dynfocus_host_class: Any
 
     def __enter__(self) -> Any:

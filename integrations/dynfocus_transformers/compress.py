@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import torch
@@ -11,9 +9,11 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from dynfocus_connector import CompressedVideo
+from dynfocus_connector.evaluation import deterministic
 from dynfocus_transformers.adapters import Batch, HostAdapter, Visual, flat
 from dynfocus_transformers.checks import check_pictures, check_prompt, check_rows, check_tokens
 from dynfocus_transformers.gather import Gather, gather_batch, plan_gather
+from dynfocus_transformers.memory import EventMemory
 from dynfocus_transformers.question import question_ids
 from dynfocus_transformers.report import Stopwatch, VideoReport, report_video
 from dynfocus_transformers.settings import Settings
@@ -51,17 +51,25 @@ def compress_batch(adapter: HostAdapter, connector: nn.Module, batch: Batch, set
 
 
 def compress(
-    adapter: HostAdapter, connector: nn.Module, batch: Batch, settings: Settings, *, left: bool = False
+    adapter: HostAdapter,
+    connector: nn.Module,
+    batch: Batch,
+    settings: Settings,
+    *,
+    left: bool = False,
+    memory: EventMemory | None = None,
 ) -> Compressed:
     """As `compress_batch`, with what was done; `left` is the side of new padding where the input has none."""
     check_prompt(batch)
+    memory = memory or EventMemory()
+    memory.begin()
     output = adapter.encode(batch)
     seen = {**batch, "dynfocus_videos": settings.videos}
     kept, report = [], []
     visuals = adapter.visuals(output, seen)
     for visual, places in zip(visuals, placeholders(adapter, batch, visuals), strict=True):
         if visual.num_frames:
-            one, told = compress_video(adapter, connector, batch, settings, visual, places)
+            one, told = compress_video(adapter, connector, batch, settings, visual, places, memory)
             report.append(told)
         else:
             one = Kept(visual.rows, places, visual.levels)
@@ -99,6 +107,7 @@ def compress_video(
     settings: Settings,
     visual: Visual,
     places: Int[Tensor, " placeholders"],
+    memory: EventMemory,
 ) -> tuple[Kept, VideoReport]:
     """Run the connector on one video and put its tokens on their anchors."""
     frames = visual.patches()
@@ -108,7 +117,7 @@ def compress_video(
     text = adapter.model.get_input_embeddings()(ids)[None] if len(ids) else None
     dtype = next((p.dtype for p in connector.parameters() if p.is_floating_point()), frames.dtype)
     budget = settings.budget()
-    with deterministic(connector), Stopwatch(frames.device) as stopwatch:
+    with deterministic(connector), memory.used_by(connector), Stopwatch(frames.device) as stopwatch:
         video = connector(
             frames[None].to(dtype),
             None if text is None else text.to(dtype),
@@ -118,19 +127,6 @@ def compress_video(
         )
     told = report_video(frames, visual.grid, adapter.joined, video, stopwatch, connector, text is not None)
     return place(visual, places, video), told
-
-
-@contextlib.contextmanager
-def deterministic(connector: nn.Module) -> Iterator[None]:
-    """A connector without parameters has nothing to train: it runs in evaluation, whatever its flag."""
-    if not connector.training or next(connector.parameters(), None) is not None:
-        yield
-        return
-    connector.eval()
-    try:
-        yield
-    finally:
-        connector.train()
 
 
 def place(visual: Visual, places: Int[Tensor, " placeholders"], video: CompressedVideo) -> Kept:

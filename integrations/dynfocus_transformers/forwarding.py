@@ -37,7 +37,7 @@ def forward_compressed(
             "Use generate to continue a conversation."
         )
     settings = model.dynfocus_settings.changed(call)
-    done = compress(adapter, model.dynfocus, kwargs, settings)
+    done = compress(adapter, model.dynfocus, kwargs, settings, memory=model.dynfocus_memory)
     model.dynfocus_report = done.report
     inputs = done.inputs
     if "inputs_embeds" in inputs:

@@ -19,6 +19,7 @@ from dynfocus_transformers.gather import Gather, gather_batch, plan_gather
 MEMORY = "dynfocus_kept"
 
 
+@torch.no_grad()
 def generate_compressed(
     model: Any,
     host_generate: Callable[..., Any],
@@ -60,7 +61,8 @@ def begin(
             f"generate: expected no prefill_chunk_size with inputs_embeds, which hosts of type {adapter.model_type} "
             f"take their compressed videos in, got {chunk}."
         )
-    done = compress(adapter, model.dynfocus, kwargs, model.dynfocus_settings.changed(call), left=True)
+    settings = model.dynfocus_settings.changed(call)
+    done = compress(adapter, model.dynfocus, kwargs, settings, left=True, memory=model.dynfocus_memory)
     model.dynfocus_report = done.report
     return done.inputs, done.gather
 

@@ -294,10 +294,12 @@ encoder does the same work in both, which bounds what a connector can save. Befo
 keeps every token must give the host's own logits bit for bit.{small}"""
 SMALL_TEXT = """
 
-These hosts are small; as in the published ones most parameters are in the language model, with four patches per token.
-On a GPU the command measures the shapes of LLaVA-OneVision-7B and Qwen2.5-VL-7B instead; those numbers are not
-known here. Left out for their time (frames × requests):
-{left_out}."""
+These hosts are small, so that a CPU is done within hours: 4 layers of width 256 where the published ones have 28 of
+width 3584. As there, most parameters are in the language model, with four patches per token. Where PyTorch sees a GPU,
+the same command measures the shapes of LLaVA-OneVision-7B and Qwen2.5-VL-7B, in bfloat16 and for every frames ×
+requests; those numbers are not known here. Left out for their time (frames × requests):
+{left_out}.
+Cells that are missing below were not reached; `--resume` goes on with them."""
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ MAY_USE = {
     "dynfocus_reference": {"dynfocus_connector", "dynfocus_video", "dynfocus_transformers"},
 }
 LAYERS = [
-    {"choices", "distances", "merging", "checks", "redundancy", "saving", "smallest", "topk_samples"},
+    {"choices", "distances", "evaluation", "merging", "checks", "redundancy", "saving", "smallest", "topk_samples"},
     {"tiled"},
     {"contracts", "config", "packing", "pooling", "projector", "peaks", "score", "topk_exchange", "topk_quadrature"},
     {"prototypes", "kmeans", "topk_gradients", "topk_gumbel", "anchors", "budget", "splicing", "stream_peaks"},

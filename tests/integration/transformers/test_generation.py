@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -9,12 +11,13 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
+from dynfocus_connector import estimator
 from dynfocus_connector.budget import evenly
 from dynfocus_transformers import attach
 from dynfocus_transformers.adapters import adapter_for
 from dynfocus_transformers.caches import CACHE
 from tests.integration.transformers.connectors import trained, training_free
-from tests.integration.transformers.tiny import END, IMAGE, VIDEO, Tiny, Video, text
+from tests.integration.transformers.tiny import END, HOSTS, IMAGE, VIDEO, Tiny, Video, text
 
 PROMPTS = [[text(1, 3), Video(6, 1), text(2, 6)], [text(3, 2), Video(6, 2), text(4, 4)]]
 STEPS = 5
@@ -155,18 +158,61 @@ def test_default_question(tiny: Tiny, host: Any) -> None:
 
 
 @torch.no_grad()
-def test_events_are_found_once_on_a_cache(tiny: Tiny, host: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without the cache every call finds them again, as the guide says."""
+def test_events_are_found_once_per_video(tiny: Tiny, host: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the cache another question finds them again only where the video is another."""
     attached(host)
-    found, find = [], host.dynfocus.estimator.find_events
-    monkeypatch.setattr(host.dynfocus.estimator, "find_events", lambda *a, **k: found.append(1) or find(*a, **k))
+    found = counted(monkeypatch)
     first = generate(host, tiny.batch(PROMPTS[0]))
     assert len(found) == 1
-    longer = tiny.batch([*PROMPTS[0], first.sequences[0, -STEPS:].tolist(), text(9, 4)])
+    answer = first.sequences[0, -STEPS:].tolist()
+    longer = tiny.batch([*PROMPTS[0], answer, text(9, 4)])
     generate(host, longer, **{CACHE: first[CACHE]})
-    assert len(found) == 1
     generate(host, longer)
+    logits = host(**longer).logits
+    assert len(found) == 1
+    assert torch.equal(attach(tiny.model(), trained(), ratio=0.4)(**longer).logits, logits)
     assert len(found) == 2
+    (start, video, _), rest = PROMPTS[0], [answer, text(9, 4)]
+    generate(host, tiny.batch([start, replace(video, seed=8), *rest]))
+    assert len(found) == 3
+
+
+@torch.no_grad()
+def test_events_of_another_search_are_not_reused(monkeypatch: pytest.MonkeyPatch) -> None:
+    tiny = HOSTS["llava_onevision"]
+    host, batch = attached(tiny.model()), tiny.batch(*PROMPTS)
+    found = counted(monkeypatch)
+    host(**batch)
+    host(**batch)
+    assert len(found) == 2
+    host(**batch, dynfocus={"ratio": 0.3})
+    assert len(found) == 4
+    host.dynfocus.estimator.num_neighbors = 1
+    narrow = host(**batch, dynfocus={"ratio": 0.3}).logits
+    assert len(found) == 6
+    twin = copy.deepcopy(host)
+    assert torch.equal(twin(**batch, dynfocus={"ratio": 0.3}).logits, narrow)
+    assert len(found) == 8
+    with torch.enable_grad():
+        host(**batch, dynfocus={"ratio": 0.3})
+    assert len(found) == 10
+
+
+def counted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Grows by one whenever the connector searches a video for events."""
+    found: list[int] = []
+    search = estimator.find_events
+    monkeypatch.setattr(estimator, "find_events", lambda *a, **k: found.append(1) or search(*a, **k))
+    return found
+
+
+def test_generate_holds_no_graph() -> None:
+    tiny = HOSTS["llava_onevision"]
+    host = attached(tiny.model())
+    seen: list[bool] = []
+    host.dynfocus.register_forward_hook(lambda module, args, video: seen.append(video.tokens.requires_grad))
+    generate(host, tiny.batch(PROMPTS[0]))
+    assert seen == [False]
 
 
 @torch.no_grad()

@@ -84,8 +84,8 @@ def test_waits_of_generate(tiny: Tiny, host: Any, monkeypatch: pytest.MonkeyPatc
     for frames in (6, 24):
         batch = tiny.batch([text(1, 3), Video(frames, 1), text(2, 6)])
         call = functools.partial(host.generate, **batch, max_new_tokens=1)
-        plain = count_waits(call, monkeypatch)
+        own = count_waits(call, monkeypatch) if tiny.name == "qwen3_vl" else 0
         with attach(host, connector, ratio=0.4):
             call = functools.partial(host.generate, **batch, max_new_tokens=1)
-            more.append(count_waits(call, monkeypatch) - plain)
-    assert 0 < more[0] == more[1] <= 30
+            more.append(count_waits(call, monkeypatch) - own)
+    assert 0 < more[0] == more[1] <= 60

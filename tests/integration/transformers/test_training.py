@@ -11,7 +11,7 @@ import torch
 from dynfocus_transformers import attach, compress_batch, set_trainable
 from dynfocus_transformers.adapters import adapter_for
 from tests.integration.transformers.connectors import trained, training_free
-from tests.integration.transformers.tiny import Picture, Tiny, Video, installed, text
+from tests.integration.transformers.tiny import HOSTS, Picture, Tiny, Video, installed, text
 
 SHIFTS = ("encoder.rods.key.bias", "estimator.score.regress.4.bias")
 """what a softmax and a min-max normalisation cancel: their gradient is zero in exact arithmetic"""
@@ -164,6 +164,19 @@ def test_trainer(tiny: Tiny, host: Any, tmp_path: Path) -> None:
             parameter.zero_()
     set_trainable(fresh)
     trainer(tiny, fresh, tmp_path / "resumed", steps=4).train(resume_from_checkpoint=str(tmp_path / "checkpoint-2"))
+    for name, parameter in fresh.named_parameters():
+        assert torch.equal(parameter, host.get_parameter(name)), name
+
+
+@pytest.mark.parametrize("name", ["internvl", "qwen2_5_vl"])
+def test_resume_where_the_host_trains(name: str, tmp_path: Path) -> None:
+    """As the guide says it: Trainer alone does not restore what transformers saves under other names."""
+    tiny = HOSTS[name]
+    host = attach(tiny.model(), trained(), ratio=0.4)
+    trainer(tiny, host, tmp_path, steps=4).train()
+    folder = tmp_path / "checkpoint-2"
+    fresh = attach(type(tiny.model()).from_pretrained(folder), folder, ratio=0.4)
+    trainer(tiny, fresh, tmp_path / "resumed", steps=4).train(resume_from_checkpoint=str(folder))
     for name, parameter in fresh.named_parameters():
         assert torch.equal(parameter, host.get_parameter(name)), name
 
