@@ -237,7 +237,7 @@ class TestQuestions:
 
         def count(connector):
             estimator, encoder = connector.estimator, connector.encoder
-            find, fine = estimator.find_events, encoder.projector.fine
+            find, fine, cluster = estimator.find_events, encoder.projector.fine, encoder.spatial.cluster
 
             def add(name, amount=1):
                 counts[name] += amount
@@ -246,6 +246,10 @@ class TestQuestions:
                 add("events")
                 return find(*given, **named)
 
+            def clustered(frames):
+                add("frames clustered", frames.shape[1])
+                return cluster(frames)
+
             def projected(rows):
                 add("rows projected finely", rows.shape[:-1].numel())
                 return fine(rows)
@@ -253,7 +257,7 @@ class TestQuestions:
             monkeypatch.setattr(estimator, "find_events", found)
             monkeypatch.setattr(encoder.projector, "fine", projected)
             estimator.score.register_forward_hook(lambda *_: add("scored"))
-            encoder.spatial.register_forward_hook(lambda _, given, __: add("frames clustered", given[0].shape[1]))
+            monkeypatch.setattr(encoder.spatial, "cluster", clustered)
             encoder.rods.register_forward_hook(lambda *_: add("rods"))
             return connector
 
