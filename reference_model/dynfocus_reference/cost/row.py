@@ -104,7 +104,7 @@ def parts_of(model: ReferenceModel) -> dict[str, tuple[Any, str]]:
     if hasattr(model.connector, "estimator"):
         parts |= {
             "T-DPC": (model.connector.estimator, "find_events"),
-            "S-DPC": (model.connector.encoder.spatial, "forward"),
+            "S-DPC": (model.connector.encoder.spatial, "cluster"),
             "Dyn. Select": (model.connector.estimator, "forward"),
         }
     return parts
