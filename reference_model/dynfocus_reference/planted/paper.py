@@ -100,7 +100,7 @@ TABLES = (
         "questions about the board in them, or another domain: film negatives, of which counts and motion are asked, "
         "as of CLEVRER. The paper adds images (67.9 → 71.2), then ScienceQA (71.7), CLEVRER (71.6), NExT-QA and "
         "WebVid-QA (72.3), one on top of the other and with more steps for each.",
-        reason="If anything helps, it is more of the same kind. Single frames teach to read boards, which all arms have "
+        reason="If anything helps, it is more of the same kind. Single frames teach to read boards, as all arms have "
         "learned before; another domain does less than the luck of a seed.",
         against="videos, longer",
     ),
