@@ -14,7 +14,8 @@ demo: $(VENV)/.demo
 
 test: $(VENV)/.dev $(LMMS_EVAL)/.installed
 	$(BIN)/pytest $(PYTEST_ARGS)
-	$(BIN)/pytest $(PYTEST_ARGS) tests/property tests/golden --jaxtyping-packages=dynfocus_connector,beartype.beartype
+	$(BIN)/pytest $(PYTEST_ARGS) -m "not compile and not slow" tests/property tests/golden \
+		--jaxtyping-packages=dynfocus_connector,beartype.beartype
 	$(LMMS_EVAL)/bin/python -m pip install --quiet --no-deps --force-reinstall .
 	$(LMMS_EVAL)/bin/python -m pytest $(PYTEST_ARGS) -m "lmms_eval and not slow" tests/integration/lmms_eval
 
