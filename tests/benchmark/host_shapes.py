@@ -1,4 +1,5 @@
-"""Hosts with random weights for hosts_pay.py: two of published shape, and the same made small enough for a CPU."""
+"""Hosts with random weights for hosts_pay.py: two of published shape, one whose parts are as large as a CPU bears, and
+two made small."""
 
 from __future__ import annotations
 
@@ -25,6 +26,8 @@ class Shape:
     vision: dict[str, Any]
     grid: int
     patch: int
+    heavy: bool = False
+    """so slow on a CPU that only single requests are run there"""
 
     @property
     def tokens(self) -> int:
@@ -94,10 +97,10 @@ def qwen2_5_vl(shape: Shape) -> Any:
     )
 
 
-def text(width: int, inner: int, layers: int, heads: int, vocabulary: int) -> dict[str, Any]:
-    """Qwen2's way: four key-value heads."""
+def text(width: int, inner: int, layers: int, heads: int, vocabulary: int, shared: int = 4) -> dict[str, Any]:
+    """Qwen2's way, with `shared` key-value heads."""
     sizes = {"hidden_size": width, "intermediate_size": inner, "num_hidden_layers": layers, "vocab_size": vocabulary}
-    heads_of = {"num_attention_heads": heads, "num_key_value_heads": 4}
+    heads_of = {"num_attention_heads": heads, "num_key_value_heads": shared}
     return {**sizes, **heads_of, "max_position_embeddings": 131072, "eos_token_id": END, "bos_token_id": 1}
 
 
@@ -117,12 +120,14 @@ def tower(width: int, inner: int, layers: int, heads: int) -> dict[str, Any]:
 
 
 QWEN2_7B = text(3584, 18944, 28, 28, 152064)
+QWEN2_HALF = text(896, 4864, 24, 14, 151936, shared=2)
 QWEN2_SMALL = text(256, 1024, 4, 8, 2048)
 FULL = (
     Shape("LLaVA-OneVision-7B", llava_onevision, QWEN2_7B, siglip(1152, 4304, 26, 16), 27, 14),
     Shape("Qwen2.5-VL-7B", qwen2_5_vl, QWEN2_7B, tower(1280, 3420, 32, 16), 28, 14),
 )
 SMALL = (
+    Shape("LLaVA-OneVision, 0.5B", llava_onevision, QWEN2_HALF, siglip(768, 3072, 12, 12), 14, 16, heavy=True),
     Shape("LLaVA-OneVision, small", llava_onevision, QWEN2_SMALL, siglip(96, 384, 3, 4), 14, 4),
     Shape("Qwen2.5-VL, small", qwen2_5_vl, QWEN2_SMALL, tower(96, 384, 4, 4), 14, 4),
 )
