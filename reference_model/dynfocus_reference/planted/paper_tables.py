@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from dynfocus_reference.planted.intervals import Interval
-from dynfocus_reference.planted.paper import TABLES, PaperTable
+from dynfocus_reference.planted.paper import SWEPT, SWEPT_REASON, TABLES, PaperTable
 from dynfocus_reference.planted.results import Result
-from dynfocus_reference.planted.sweeps import LENGTHS, SWEEP, arm_of, setting_of
+from dynfocus_reference.planted.sweeps import EVENTS, FOCUS, LENGTHS, PROTOTYPES, RATIOS, SWEEP, arm_of, setting_of
 from dynfocus_reference.planted.tables import Table, rows, shown
 
 
@@ -27,25 +27,38 @@ def paper_tables(results: Sequence[Result]) -> str:
 
 def sweep_tables(by_setting: dict[str, Table]) -> str:
     """Fig. 3 and B.7: accuracy by L and r."""
-    parts = [
-        "### Fig. 3 and B.7: L and r\n",
-        "Swept at evaluation on the models of the main comparison (trained at 32 frames, L = 15, r = 0.2): training "
-        "each point is unpayable. In the paper accuracy rises to L = 25 and falls above; on longer videos the best "
-        "L is 55 to 60, with smaller r.\n",
-    ]
+    parts = [SWEPT]
+    tables = {length: by_setting[setting_of(length)] for length in LENGTHS if setting_of(length) in by_setting}
     for length in LENGTHS:
-        table = by_setting.get(setting_of(length))
-        if table is None:
-            parts.append(f"{length} frames: not run yet.\n")
-            continue
-        body = []
-        for point in SWEEP:
-            arm = arm_of(*point)
-            cells = [overall(table, arm), table.accuracy(arm, "salience"), table.accuracy(arm, "detail")]
-            tokens = table.interval(arm, lambda result: result.tokens)
-            body.append([arm, *(shown(cell) for cell in cells), "–" if tokens is None else f"{tokens.mean:.0f}"])
-        parts.append(rows((f"{length} frames", "all kinds", "salience", "detail", "tokens"), body))
+        parts.append(_sweep_body(length, tables[length]) if length in tables else f"{length} frames: not run yet.\n")
+    if tables:
+        told = "; ".join(f"{length} frames: {_best(table)}" for length, table in tables.items())
+        parts.append(f"Best here, of L at r = {FOCUS:g} and of r at L = {EVENTS}: {told}. {SWEPT_REASON}\n")
     return "\n".join(parts)
+
+
+def _sweep_body(length: int, table: Table) -> str:
+    body = []
+    for point in SWEEP:
+        arm = arm_of(*point)
+        cells = [overall(table, arm), *(table.accuracy(arm, kind) for kind in ("salience", "detail", "order"))]
+        tokens = table.interval(arm, lambda result: result.tokens)
+        told = [*(shown(cell) for cell in cells), "–" if tokens is None else f"{tokens.mean:.0f}"]
+        body.append([arm, *told, str(len(table.of(arm)))])
+    return rows((f"{length} frames", "all kinds", "salience", "detail", "order", "tokens", "seeds"), body)
+
+
+def _best(table: Table) -> str:
+    """The best L and the best r, and whether either lies above what the models were trained with."""
+    own, told = overall(table, arm_of(EVENTS, FOCUS)), []
+    for name, points in (("L", [(count, FOCUS) for count in PROTOTYPES]), ("r", [(EVENTS, r) for r in RATIOS])):
+        found = {point: each for point in points if (each := overall(table, arm_of(*point))) is not None}
+        if not found or own is None:
+            return "not run yet"
+        best = max(found, key=lambda point: found[point].mean)
+        apart = " (intervals apart from the trained one)" if found[best].above(own) else ""
+        told.append(f"{name} = {best[0] if name == 'L' else best[1]:g}{apart}")
+    return ", ".join(told)
 
 
 def _body(table: PaperTable, by_setting: dict[str, Table]) -> str:
