@@ -9,8 +9,8 @@ from pathlib import Path
 from dynfocus_reference.planted.figure import figure
 from dynfocus_reference.planted.paper_tables import paper_tables
 from dynfocus_reference.planted.redundancy import redundancy_table
-from dynfocus_reference.planted.results import read_results
-from dynfocus_reference.planted.settings import SETTINGS
+from dynfocus_reference.planted.results import Result, read_results
+from dynfocus_reference.planted.settings import SETTINGS, SIZES
 from dynfocus_reference.planted.tables import Table, main_table, question_table, targets
 from dynfocus_video.atomic import replace_together
 
@@ -28,10 +28,22 @@ def page(results: Path) -> dict[str, str]:
         targets(table, asked),
         main_table(table),
         question_table(asked),
+        _hours(found),
         redundancy_table(results),
     ]
     parts.append(paper_tables(found))
     return {PAGE: "\n".join(part for part in parts if part), FIGURE: figure(table)}
+
+
+def _hours(found: Sequence[Result]) -> str:
+    """What training cost, tables and all."""
+    runs = [result for result in found if result.arm != "shuffled video"]
+    main = sum(result.seconds for result in runs if result.setting in SIZES["main"]) / 60
+    whole = sum(result.seconds for result in runs if result.setting in SIZES["full"]) / 60
+    return (
+        f"Training took {main:.0f} minutes of one core for all runs of `make study` and {whole:.0f} for those of `make "
+        "study-full`; two processes share them. The machine was busy with other things.\n"
+    )
 
 
 def _introduction() -> str:

@@ -80,3 +80,9 @@ SETTINGS = {
         Setting("tableB3", _rows("rods on patches", "one pooled row", "uniform weights")),
     )
 }
+SIZES = {
+    "quick": ("quick",),
+    "main": ("main", "by_question", "gradients", "ceiling"),
+    "full": tuple(name for name in SETTINGS if name != "quick"),
+}
+"""the settings of `make study-quick`, `make study` and `make study-full`"""

@@ -22,7 +22,7 @@ from dynfocus_reference.planted.questions import Kind
 from dynfocus_reference.planted.redundancy import write_redundancy
 from dynfocus_reference.planted.results import Key, Result, missing, rounded
 from dynfocus_reference.planted.samples import Sample, training_pool
-from dynfocus_reference.planted.settings import SETTINGS, Setting
+from dynfocus_reference.planted.settings import SETTINGS, SIZES, Setting
 from dynfocus_reference.planted.sources import Source, extra_source, memory_of
 from dynfocus_reference.planted.stage1 import align
 from dynfocus_reference.planted.sweeps import LENGTHS, sweep, sweep_keys
@@ -161,12 +161,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.size == "full":
         run_sweeps(options.results, options.cache, options.workers)
 
-
-SIZES = {
-    "quick": ("quick",),
-    "main": ("main", "by_question", "gradients", "ceiling"),
-    "full": tuple(name for name in SETTINGS if name != "quick"),
-}
 
 if __name__ == "__main__":
     main()
