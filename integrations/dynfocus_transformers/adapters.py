@@ -56,6 +56,10 @@ class HostAdapter:
     """inputs of the encoder of pictures, the pixels first; () where pictures and videos share one"""
     other_keys: ClassVar[tuple[str, ...]] = ()
     """inputs nobody needs once the tokens are known"""
+    processor_options: ClassVar[Mapping[str, Any]] = {}
+    """how the processor is called for a video, so that every token comes in"""
+    pictures_beside_videos: ClassVar[bool] = True
+    """whether the processor takes both in one call"""
     modality: ClassVar[Literal["video", "image"]] = "video"
     """what the placeholders of a video are called"""
     ends: ClassVar[Literal["turns", "answers"]] = "turns"
@@ -86,7 +90,7 @@ class HostAdapter:
     @property
     def joined(self) -> int:
         """How many neighbouring pictures become one frame of tokens."""
-        return int(getattr(getattr(self.config, "vision_config", None), "temporal_patch_size", 1))
+        return joined_frames(self.config)
 
     def has_video(self, batch: Mapping[str, Any]) -> bool:
         """Whether there is anything to compress."""
@@ -136,6 +140,11 @@ def adapter_for(model: nn.Module) -> HostAdapter:
             f"{type(model).__name__} of type {model_type!r}. Write an adapter (docs/guides/hosts.md)."
         )
     return REGISTRY[model_type](model)
+
+
+def joined_frames(config: Any) -> int:
+    """How many neighbouring pictures a host of this configuration makes one frame of tokens."""
+    return int(getattr(getattr(config, "vision_config", None), "temporal_patch_size", 1))
 
 
 def given(batch: Batch, keys: tuple[str, ...]) -> Batch:

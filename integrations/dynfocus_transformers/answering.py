@@ -11,13 +11,12 @@ from torch import Tensor
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from dynfocus_connector import DynFocusConfig, build_baseline
-from dynfocus_transformers.adapters import REGISTRY, HostAdapter
+from dynfocus_transformers.adapters import REGISTRY, HostAdapter, joined_frames
 from dynfocus_transformers.attach import Attached, attach
 from dynfocus_transformers.clock import PrefillClock
-from dynfocus_video.reader import VideoFrames
+from dynfocus_transformers.prompts import Prompt, clips_of, message, picture_owners, still, visual_inputs
 from dynfocus_video.resizing import FrameSize
 
-Prompt = Sequence[str | VideoFrames]
 TRAINING_FREE, NONE = "training-free", "none"
 SCORERS = ("importance", "uniform", "random")
 
@@ -45,11 +44,11 @@ def load(
         ValueError: arguments that contradict each other.
         NotImplementedError: a host without an adapter.
     """
+    connector = TRAINING_FREE if connector is None else connector
+    check_choice(connector, max_tokens, scorer)
     options = {} if attn is None else {"attn_implementation": attn}
     model = AutoModelForImageTextToText.from_pretrained(pretrained, dtype=getattr(torch, dtype), **options)
     model = model.eval().to(device)
-    connector = TRAINING_FREE if connector is None else connector
-    check_choice(connector, max_tokens, scorer)
     if connector != NONE:
         attach(model, chosen(model, connector, scorer), max_tokens=max_tokens)
     return HostEngine(model, AutoProcessor.from_pretrained(pretrained))
@@ -89,9 +88,8 @@ class HostEngine:
 
     def __init__(self, model: Any, processor: Any) -> None:
         self.model, self.processor = model, processor
-        adapter: type[HostAdapter] | None = REGISTRY.get(model.config.model_type)
-        grids = adapter is not None and "video_grid_thw" in adapter.video_keys
-        self.ragged = grids or (adapter is not None and adapter.modality == "image")
+        self.adapter: type[HostAdapter] = REGISTRY.get(model.config.model_type, HostAdapter)
+        self.ragged = bool({"video_grid_thw", "pixel_attention_mask"} & set(self.adapter.video_keys))
         """whether videos of different length go into one batch; where not, those of equal length share one"""
 
     @torch.no_grad()
@@ -124,15 +122,7 @@ class HostEngine:
         texts = [
             self.processor.apply_chat_template([message(prompt)], add_generation_prompt=True) for prompt in prompts
         ]
-        videos = [clip for prompt in prompts for clip in clips_of(prompt) if not still(clip)]
-        pictures = [[clip.frames[0].permute(2, 0, 1) for clip in clips_of(p) if still(clip)] for p in prompts]
-        seen: dict[str, Any] = {}
-        if videos:
-            seen["videos"] = [clip.frames.permute(0, 3, 1, 2) for clip in videos]
-            seen["video_metadata"] = [metadata(clip) for clip in videos]
-            seen["do_sample_frames"] = False
-        if any(pictures):
-            seen["images"] = pictures
+        seen = self._seen(prompts)
         batch = self.processor(
             text=[f"{text}{continuation}" for text in texts],
             padding=True,
@@ -141,7 +131,25 @@ class HostEngine:
             **seen,
         )
         batch.pop("video_metadata", None)
-        return dict(batch.to(self.model.device, self.model.dtype))
+        found = dict(batch.to(self.model.device, self.model.dtype))
+        attached = isinstance(self.model, Attached)
+        if seen and attached and self.adapter.modality == "image":
+            slots = found["input_ids"] == self.model.config.image_token_id
+            tokens = getattr(self.processor, "image_seq_length", None) or self.processor.image_seq_len
+            found["dynfocus"] = {"videos": picture_owners(prompts, slots, tokens)}
+        return found
+
+    def _seen(self, prompts: Sequence[Prompt]) -> dict[str, Any]:
+        """Videos and pictures as this processor takes them."""
+        seen = visual_inputs(prompts, joined_frames(self.model.config))
+        if "videos" not in seen:
+            return seen
+        if "images" in seen and not self.adapter.pictures_beside_videos:
+            raise ValueError(
+                f"answer: expected videos or pictures in a prompt for {self.adapter.model_type}, got both. "
+                "Its processor takes one kind at a time."
+            )
+        return {**seen, **self.adapter.processor_options}
 
     def _shape(self, prompt: Prompt) -> tuple[Any, ...]:
         """Prompts of one shape go into one batch."""
@@ -171,7 +179,7 @@ class HostEngine:
             clips = clips_of(prompt)
             own = list(itertools.islice(reports, sum(not still(clip) for clip in clips)))
             ids = inputs["input_ids"][number]
-            saved = sum(report.tokens_before - report.tokens_after for report in own)
+            saved = sum(report.dropped for report in own)
             found.append(
                 {
                     "input_tokens": int(inputs["attention_mask"][number].sum()) - saved,
@@ -185,36 +193,6 @@ class HostEngine:
                 }
             )
         return found
-
-
-def still(clip: VideoFrames) -> bool:
-    """Whether this is a picture: one frame, and no time passes."""
-    return len(clip.frames) == 1 and clip.duration == 0
-
-
-def clips_of(prompt: Prompt) -> list[VideoFrames]:
-    """The videos and pictures of a prompt."""
-    return [part for part in prompt if isinstance(part, VideoFrames)]
-
-
-def message(prompt: Prompt) -> dict[str, Any]:
-    """The prompt as a chat template takes it."""
-    content = [
-        {"type": "text", "text": part} if isinstance(part, str) else {"type": "image" if still(part) else "video"}
-        for part in prompt
-    ]
-    return {"role": "user", "content": content}
-
-
-def metadata(clip: VideoFrames) -> dict[str, Any]:
-    """When the frames appear, for hosts that write timestamps or have positions in time."""
-    fps = clip.source_fps or 1.0
-    return {
-        "fps": fps,
-        "total_num_frames": max(round(clip.duration * fps), 1),
-        "frames_indices": [round(float(second) * fps) for second in clip.timestamps],
-        "duration": clip.duration,
-    }
 
 
 def placeholders(config: Any) -> set[int]:

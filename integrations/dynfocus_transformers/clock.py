@@ -15,18 +15,16 @@ class PrefillClock:
     Attributes:
         seconds_encode: From the start of the block to the first forward: vision tower, connector, splicing.
         seconds_prefill: That forward: the whole prompt.
-        prompt_tokens: How many positions each row of it had, padding included.
     """
 
     def __init__(self, language_model: nn.Module) -> None:
         self.language_model = language_model
         self.seconds_encode = self.seconds_prefill = 0.0
-        self.prompt_tokens = 0
 
     def __enter__(self) -> PrefillClock:
         self._done = False
         self._hooks = [
-            self.language_model.register_forward_pre_hook(self._starts, with_kwargs=True),
+            self.language_model.register_forward_pre_hook(self._starts),
             self.language_model.register_forward_hook(self._ends),
         ]
         self._begun = self._now()
@@ -36,13 +34,10 @@ class PrefillClock:
         for hook in self._hooks:
             hook.remove()
 
-    def _starts(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def _starts(self, module: nn.Module, args: tuple[Any, ...]) -> None:
         if not self._done:
             start = self._now()
             self.seconds_encode, self._begun = start - self._begun, start
-            inputs = kwargs.get("inputs_embeds")
-            inputs = kwargs.get("input_ids") if inputs is None else inputs
-            self.prompt_tokens = inputs.shape[1] if inputs is not None else 0
 
     def _ends(self, module: nn.Module, args: Any, output: Any) -> None:
         if not self._done:

@@ -126,7 +126,8 @@ def compress_video(
             **({} if budget is None else {"budget": budget}),
         )
     told = report_video(frames, visual.grid, adapter.joined, video, stopwatch, connector, text is not None)
-    return place(visual, places, video), told
+    kept = place(visual, places, video)
+    return kept, told._replace(dropped=len(places) - len(kept.places))
 
 
 def place(visual: Visual, places: Int[Tensor, " placeholders"], video: CompressedVideo) -> Kept:

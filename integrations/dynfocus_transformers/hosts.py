@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Int
@@ -94,6 +95,7 @@ class VideoLlama3(HostAdapter):
     video_keys = ("pixel_values_videos", "video_grid_thw", "video_merge_sizes")
     image_keys = ("pixel_values", "image_grid_thw", "image_merge_sizes")
     other_keys = ("video_compression_mask",)
+    processor_options: ClassVar[Mapping[str, Any]] = {"use_token_compression": False}
 
     def visuals(self, output: Any, batch: Batch) -> list[Visual]:
         mask = batch.get("video_compression_mask")
@@ -178,6 +180,7 @@ class SmolVLM(FramesAsPictures):
 
     model_type = "smolvlm"
     video_keys = ("pixel_values", "pixel_attention_mask")
+    pictures_beside_videos = False
 
     def frames(self, output: Any) -> Tensor:
         rows = torch.cat(list(output.pooler_output))

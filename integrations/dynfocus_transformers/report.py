@@ -73,6 +73,8 @@ class VideoReport(NamedTuple):
     """the connector's"""
     trained: bool = False
     """whether the connector has parameters"""
+    dropped: int = 0
+    """how many placeholders left the prompt: of patches, and of class tokens"""
 
     @property
     def focus_frames(self) -> list[int]:

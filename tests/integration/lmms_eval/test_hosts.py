@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 import torch
 
@@ -15,7 +13,7 @@ from dynfocus_video.reader import VideoFrames
 from tests.integration.lmms_eval.hosts import PROCESSORS, save_host
 
 GREEDY = {"max_new_tokens": 6, "do_sample": False}
-PLAIN = {"connector": None, "max_tokens": None, "scorer": None, "dtype": "float32", "attn": None, "device": "cpu"}
+DEFAULTS = {"connector": None, "max_tokens": None, "scorer": None, "dtype": "float32", "attn": None, "device": "cpu"}
 
 
 def clip(frames: int, seed: int = 0) -> VideoFrames:
@@ -29,18 +27,13 @@ def picture(seed: int) -> VideoFrames:
     return clip(1, seed)._replace(duration=0.0, source_fps=0.0)
 
 
-@pytest.fixture(scope="module")
-def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    return {name: save_host(name, tmp_path_factory.mktemp(name)) for name in PROCESSORS}
-
-
-@pytest.fixture(params=PROCESSORS)
-def folder(request: pytest.FixtureRequest, folders: dict[str, Path]) -> str:
-    return str(folders[request.param])
+@pytest.fixture(scope="module", params=PROCESSORS)
+def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> str:
+    return str(save_host(request.param, tmp_path_factory.mktemp(request.param)))
 
 
 def engine(folder: str, **changes) -> HostEngine:
-    return load(pretrained=folder, **{**PLAIN, **changes})
+    return load(pretrained=folder, **{**DEFAULTS, **changes})
 
 
 def test_a_batch_answers_as_one_by_one(folder):
@@ -75,6 +68,58 @@ def test_costs_are_those_of_the_connector(folder):
     assert 1 <= short["focus_frames"] <= 12
     for cost in (full, short):
         assert min(cost["seconds_encode"], cost["seconds_prefill"]) > 0
+
+
+def tokens(host: HostEngine, *prompts) -> list[int]:
+    return [cost["tokens"] for _, cost in host.answer(prompts, GREEDY)]
+
+
+def test_two_videos_cost_what_they_cost_alone(folder):
+    first, second = clip(6, 1), clip(6, 2)
+    prompts = [[first, second, "a or b ?"], [first, "a or b ?"], [second, "a or b ?"]]
+    together, *alone = tokens(engine(folder, max_tokens=50), *prompts)
+    assert together == sum(alone) > 51
+
+
+def test_a_still_video_comes_in_whole(folder):
+    """Nothing but the connector drops tokens."""
+    moving, held = clip(12), clip(12)._replace(frames=clip(1).frames.expand(12, -1, -1, -1))
+    prompts = [[moving, "what is shown ?"], [held, "what is shown ?"]]
+    full, short = tokens(engine(folder, connector="none"), *prompts), tokens(engine(folder, max_tokens=40), *prompts)
+    assert full[0] == full[1]
+    assert short[1] <= 40 + full[1] % 2 < full[1]
+
+
+def test_a_video_of_one_frame(folder):
+    """Hosts that join frames in pairs have its picture twice."""
+    for told in ({"connector": "none"}, {"max_tokens": 8}):
+        ((_, cost),) = engine(folder, **told).answer([[clip(1), "what is shown ?"]], GREEDY)
+        assert cost["output_tokens"] > 0
+        assert cost["frames"] == 1
+        assert (cost["tokens"] <= 8 + 1) == ("max_tokens" in told)
+
+
+def test_pictures_are_no_video(folder):
+    """Not even where as many words lie between them as between frames."""
+    prompt = [picture(4), "what is shown in the picture ? a or b ?", picture(5), "which picture is a ?"]
+    plain, ours = engine(folder, connector="none"), engine(folder, max_tokens=20)
+    assert ours.answer([prompt], GREEDY)[0][0] == plain.answer([prompt], GREEDY)[0][0]
+    assert not ours.model.dynfocus_report
+    assert ours.loss(prompt, "a b") == pytest.approx(plain.loss(prompt, "a b"))
+
+
+def test_a_picture_beside_a_video(folder):
+    prompt = [picture(4), "which comes first ?", clip(6), "what is shown ?"]
+    plain, ours = engine(folder, connector="none"), engine(folder, max_tokens=20)
+    kept = engine(folder, max_tokens=10**6)
+    if not plain.adapter.pictures_beside_videos:
+        with pytest.raises(ValueError, match="expected videos or pictures in a prompt for smolvlm, got both"):
+            plain.answer([prompt], GREEDY)
+        pytest.skip("does not apply: the processor takes pictures or videos")
+    of_picture = [tokens(host, prompt)[0] - tokens(host, prompt[2:])[0] for host in (plain, ours)]
+    assert of_picture[0] == of_picture[1] > 1
+    assert kept.loss(prompt, "a b") == pytest.approx(plain.loss(prompt, "a b"))
+    assert kept.loss([picture(5), *prompt[1:]], "a b") != pytest.approx(kept.loss(prompt, "a b"))
 
 
 def test_a_budget_of_everything_is_the_host_itself(folder):
