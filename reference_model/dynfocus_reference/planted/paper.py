@@ -127,5 +127,6 @@ smaller r.
 SWEPT_REASON = (
     "As in the paper there is a best L, above which more cone frames cost more than they bring, and a small r is best. "
     "That the best L grows with the length is not seen: these models have learned to read three cone frames and no "
-    "others, and longer stories have longer scenes here, not more of them."
+    "others, and longer stories have longer scenes here, not more of them. At 512 frames the language model, which has "
+    "never read a thousand visual tokens, answers nothing whatever L and r, so only the recall can be compared there."
 )

@@ -42,10 +42,13 @@ def _sweep_body(length: int, table: Table) -> str:
     for point in SWEEP:
         arm = arm_of(*point)
         cells = [overall(table, arm), *(table.accuracy(arm, kind) for kind in ("salience", "detail", "order"))]
+        cells.append(table.recall(arm, "salience"))
         tokens = table.interval(arm, lambda result: result.tokens)
         told = [*(shown(cell) for cell in cells), "–" if tokens is None else f"{tokens.mean:.0f}"]
         body.append([arm, *told, str(len(table.of(arm)))])
-    return rows((f"{length} frames", "all kinds", "salience", "detail", "order", "tokens", "seeds"), body)
+    return rows(
+        (f"{length} frames", "all kinds", "salience", "detail", "order", "recall, salience", "tokens", "seeds"), body
+    )
 
 
 def _best(table: Table) -> str:
