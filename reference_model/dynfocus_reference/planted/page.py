@@ -36,13 +36,14 @@ def page(results: Path) -> dict[str, str]:
 
 
 def _hours(found: Sequence[Result]) -> str:
-    """What training cost, tables and all."""
+    """What training cost after stage 1."""
     runs = [result for result in found if result.arm != "shuffled video"]
     main = sum(result.seconds for result in runs if result.setting in SIZES["main"]) / 60
     whole = sum(result.seconds for result in runs if result.setting in SIZES["full"]) / 60
     return (
-        f"Training took {main:.0f} minutes of one core for all runs of `make study` and {whole:.0f} for those of `make "
-        "study-full`; two processes share them. The machine was busy with other things.\n"
+        f"Stage 2 took {main:.0f} minutes of one core for all runs of `make study` and {whole:.0f} for those of "
+        "`make study-full`; two processes share them. Looking, asking, Table 7's stage 1 and the sweeps come on top. The machine "
+        "was busy with other things.\n"
     )
 
 

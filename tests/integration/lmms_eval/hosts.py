@@ -47,19 +47,24 @@ def template(video: str, image: str) -> str:
     return TEMPLATE.replace("VIDEO", video).replace("IMAGE", image)
 
 
-def qwen2_5_vl() -> Any:
-    """Videos of any length and grid."""
+def qwen(version: str, **marks: str) -> Any:
+    """Pairs of frames, four patches per token."""
     import transformers as t
 
     video, image = "<|video_pad|>", "<|image_pad|>"
     sizes: dict[str, Any] = {"patch_size": 4, "merge_size": 2, "temporal_patch_size": 2}
-    pixels = {"size": {"shortest_edge": 16 * 16, "longest_edge": 16 * 16}}
-    return t.Qwen2_5_VLProcessor(
-        t.Qwen2VLImageProcessor(**sizes, **pixels),
-        tokenizer(video, image),
-        t.Qwen2VLVideoProcessor(**sizes, size={"shortest_edge": 16 * 16, "longest_edge": 16 * 16 * 64}),
+    videos = {"Qwen2_5_VL": t.Qwen2VLVideoProcessor, "Qwen3VL": t.Qwen3VLVideoProcessor}[version]
+    return getattr(t, f"{version}Processor")(
+        t.Qwen2VLImageProcessor(**sizes, size={"shortest_edge": 16 * 16, "longest_edge": 16 * 16}),
+        tokenizer(video, image, **marks),
+        videos(**sizes, size={"shortest_edge": 16 * 16, "longest_edge": 16 * 16 * 64}),
         chat_template=template(video, image),
     )
+
+
+def qwen2_5_vl() -> Any:
+    """Videos of any length and grid."""
+    return qwen("Qwen2_5_VL")
 
 
 def llava_onevision() -> Any:
@@ -112,17 +117,7 @@ def video_llava() -> Any:
 
 def qwen3_vl() -> Any:
     """Videos of any length and grid, a timestamp before every pair of frames."""
-    import transformers as t
-
-    video, image = "<|video_pad|>", "<|image_pad|>"
-    sizes: dict[str, Any] = {"patch_size": 4, "merge_size": 2, "temporal_patch_size": 2}
-    pixels = {"size": {"shortest_edge": 16 * 16, "longest_edge": 16 * 16}}
-    return t.Qwen3VLProcessor(
-        t.Qwen2VLImageProcessor(**sizes, **pixels),
-        tokenizer(video, image, vision_start_token="<102>", vision_end_token="<103>"),
-        t.Qwen3VLVideoProcessor(**sizes, size={"shortest_edge": 16 * 16, "longest_edge": 16 * 16 * 64}),
-        chat_template=template(video, image),
-    )
+    return qwen("Qwen3VL", vision_start_token="<102>", vision_end_token="<103>")
 
 
 def internvl() -> Any:
