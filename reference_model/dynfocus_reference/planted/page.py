@@ -42,8 +42,8 @@ def _hours(found: Sequence[Result]) -> str:
     whole = sum(result.seconds for result in runs if result.setting in SIZES["full"]) / 60
     return (
         f"Stage 2 took {main:.0f} minutes of one core for all runs of `make study` and {whole:.0f} for those of "
-        "`make study-full`; two processes share them. Looking, asking, Table 7's stage 1 and the sweeps come on top. The machine "
-        "was busy with other things.\n"
+        "`make study-full`; two processes share them. Looking, asking, Table 7's stage 1 and the sweeps come on top. "
+        "The machine was busy with other things.\n"
     )
 
 
