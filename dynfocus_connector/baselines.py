@@ -122,7 +122,7 @@ class FixedFrames(nn.Module):
     def choose(self, frames: Tensor, frame_mask: Tensor | None, num_focus: int | None) -> Int[Tensor, "batch chosen"]:
         """The frame indices, -1 where a video has fewer."""
         batch, length = frames.shape[:2]
-        mask = torch.ones(batch, length, dtype=torch.bool) if frame_mask is None else frame_mask.cpu()
+        mask = torch.ones(batch, length, dtype=torch.bool, device="cpu") if frame_mask is None else frame_mask.cpu()
         picks = []
         for real in mask:
             index = real.nonzero()[:, 0]
@@ -134,9 +134,9 @@ class FixedFrames(nn.Module):
 
     def _positions(self, length: int, count: int) -> Int[Tensor, " count"]:
         if self.choice == "uniform":
-            return torch.tensor(evenly(length, count), dtype=torch.long)
+            return torch.tensor(evenly(length, count), dtype=torch.long, device="cpu")
         generator = torch.Generator().manual_seed(self.seed)
-        return torch.randperm(length, generator=generator)[:count].sort().values
+        return torch.randperm(length, generator=generator, device="cpu")[:count].sort().values
 
 
 class OtherPlan(nn.Module):

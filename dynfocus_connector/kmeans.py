@@ -124,13 +124,13 @@ def _seed(
     generator = torch.Generator().manual_seed(0) if generator is None else generator
     rank = (mask.cumsum(1) - 1).clamp(min=0)
     if seeding == "random":
-        draw = torch.rand(mask.shape[1], generator=generator, dtype=torch.float64).to(mask.device)[rank]
+        draw = _uniform(mask.shape[1], generator=generator, device=mask.device)[rank]
         order = draw.masked_fill(~finite, 2).masked_fill(~mask, 3).argsort(dim=1, stable=True)[:, :num_clusters]
         return order.masked_fill(~mask.gather(1, order), -1)
     if seeding == "farthest":
         score = -distance.masked_fill(~finite[:, None], 0).double().sum(-1)
     elif seeding == "k-means++":
-        draws = torch.rand(mask.shape[1], num_clusters, generator=generator, dtype=torch.float64).to(mask.device)[rank]
+        draws = _uniform(mask.shape[1], num_clusters, generator=generator, device=mask.device)[rank]
         score = _exponential_race(draws[..., 0], torch.ones_like(distance[..., 0]))
     else:
         raise ValueError(f"{name}: expected seeding 'farthest', 'k-means++' or 'random', got {seeding!r}.")
@@ -147,6 +147,11 @@ def _seed(
         if seeding == "k-means++" and i + 1 < num_clusters:
             score = _exponential_race(draws[..., i + 1], nearest)
     return torch.stack(seeds, dim=1)
+
+
+def _uniform(*shape: int, generator: torch.Generator, device: torch.device) -> Tensor:
+    """Drawn on the CPU: the same numbers on every device."""
+    return torch.rand(shape, generator=generator, dtype=torch.float64, device="cpu").to(device)
 
 
 def _exponential_race(uniform: Tensor, weight: Tensor) -> Tensor:

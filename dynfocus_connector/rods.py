@@ -43,6 +43,11 @@ class RodEncoder(nn.Module):
             raise ValueError(f"RodEncoder: expected attention 'learned' or 'cosine', got {attention!r}.")
         if not temperature > 0:
             raise ValueError(f"RodEncoder: expected temperature > 0, got {temperature}.")
+        if attention == "cosine" and dim_text not in (None, dim):
+            raise ValueError(
+                f"RodEncoder: expected dim_text={dim} or None with attention 'cosine', got {dim_text}. "
+                "It compares text and vision of one space; use attention 'learned' where there are two."
+            )
         self.dim = dim
         self.dim_text = dim if dim_text is None else dim_text
         self.attention = attention

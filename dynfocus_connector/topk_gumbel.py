@@ -50,7 +50,8 @@ def gumbel_topk(
     allowed = torch.ones_like(scores, dtype=torch.bool) if mask is None else mask
     rows = max_k if max_k is not None else scores.shape[1] if isinstance(k, Tensor) else k
     wanted = k if isinstance(k, Tensor) else torch.full((len(scores),), k, device=scores.device)
-    uniform = torch.rand(scores.shape, generator=generator).to(scores.device)
+    device = scores.device if generator is None else generator.device
+    uniform = torch.rand(scores.shape, generator=generator, device=device).to(scores.device)
     noise = -torch.log(-torch.log(uniform.clamp(1e-9, 1 - 1e-7)))
     logits = scores.to(torch.promote_types(scores.dtype, torch.float32)) / scale + noise
     logits = logits.masked_fill(~allowed, -torch.inf)

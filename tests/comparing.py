@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -41,3 +42,30 @@ def assert_every_parameter_has_a_gradient(module: torch.nn.Module) -> None:
     assert not missing, missing
     broken = [name for name, parameter in module.named_parameters() if not parameter.grad.isfinite().all()]
     assert not broken, broken
+
+
+def assert_makes_no_tensor_elsewhere(call: Callable[[], Any]) -> None:
+    """`call`, whose inputs lie on the CPU, gives the same where new tensors lie elsewhere unless they are told.
+
+    On `meta`, the default device of the second call, tensors have no data: what is computed with one fails or has none.
+    """
+    torch.manual_seed(0)
+    expected = list(tensors_of(call()))
+    torch.manual_seed(0)
+    with torch.device("meta"):
+        actual = list(tensors_of(call()))
+    assert len(actual) == len(expected) > 0
+    for one, other in zip(actual, expected, strict=True):
+        assert one.device == other.device
+        assert torch.equal(one.nan_to_num(), other.nan_to_num())
+
+
+def tensors_of(value: Any) -> Iterator[Tensor]:
+    """Those in nested sequences and mappings."""
+    if isinstance(value, Tensor):
+        yield value.detach()
+    elif isinstance(value, Mapping):
+        yield from tensors_of(list(value.values()))
+    elif isinstance(value, list | tuple):
+        for part in value:
+            yield from tensors_of(part)

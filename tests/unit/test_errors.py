@@ -239,6 +239,7 @@ ROWS = [
         r"'max' or 'mean', got 'min'",
     ),
     Row("attention", lambda: RodEncoder(4, attention="flash"), r"'learned' or 'cosine', got 'flash'"),
+    Row("cosine width", lambda: RodEncoder(4, 3, attention="cosine"), r"dim_text=4 or None .*'cosine', got 3"),
     Row("question width", lambda: small()(video(), torch.zeros(1, 2, 4).double()), r"text of width 5, got 4"),
     Row("hidden", lambda: ScoreNetwork(4, hidden=()), r"at least 1 hidden width, got 0"),
     Row(

@@ -20,7 +20,7 @@ def weights_of(module):
 
 
 @pytest.mark.parametrize(
-    ("attention", "dim_text"), [("learned", 4), ("learned", None), ("learned", 7), ("cosine", None)]
+    ("attention", "dim_text"), [("learned", 4), ("learned", None), ("learned", 7), ("cosine", None), ("cosine", 4)]
 )
 @pytest.mark.parametrize("per_frame", [False, True])
 def test_oracle(attention, dim_text, per_frame):
