@@ -42,12 +42,12 @@ CONNECTORS: dict[str, Callable[..., DynFocusConnector]] = {
     "training_free": lambda: build_connector(DynFocusConfig.training_free(dim=DIM, **FREE), dtype=torch.float64),
 }
 FREE = {name: SMALL[name] for name in ("num_prototypes", "pool_grid", "spatial_prototypes", "spatial_neighbors")}
-TOKENS, EVERYTHING = TokenBudget(max_tokens=40), TokenBudget(ratio=1.0)
+TOKENS, SHORT, EVERYTHING = TokenBudget(max_tokens=40), TokenBudget(max_tokens=9), TokenBudget(ratio=1.0)
 
 
 def real() -> Tensor:
-    """Of two videos of nine frames, the second has seven."""
-    return torch.arange(9) < torch.tensor([[9], [7]])
+    """Of three videos of nine frames the second has seven, the third none."""
+    return torch.arange(9) < torch.tensor([[9], [7], [0]])
 
 
 def step(connector: nn.Module, frames: Tensor, text: Tensor | None = None, **options: Any) -> list[Any]:
@@ -62,8 +62,8 @@ def step(connector: nn.Module, frames: Tensor, text: Tensor | None = None, **opt
 
 @pytest.mark.parametrize("name", CONNECTORS)
 def test_connector(name: str) -> None:
-    connector, frames = CONNECTORS[name](), video(2)
-    call = partial(step, connector, frames, question(connector, 2))
+    connector, frames = CONNECTORS[name](), video(3)
+    call = partial(step, connector, frames, question(connector, 3))
     connector.train()
     assert_makes_no_tensor_elsewhere(call)
     assert_makes_no_tensor_elsewhere(partial(call, frame_mask=real()))
@@ -74,33 +74,33 @@ def test_connector(name: str) -> None:
         assert_makes_no_tensor_elsewhere(partial(call, frame_mask=real(), budget=TOKENS))
 
 
-PER_FRAME = {"text": video(2, patches=3, dim=DIM_TEXT), "text_mask": video(2, patches=3)[..., 0] > 0}
+PER_FRAME = {"text": video(3, patches=3, dim=DIM_TEXT), "text_mask": video(3, patches=3)[..., 0] > 0}
 OPTIONS: dict[str, dict[str, Any]] = {
     "grid": {"grid": (2, 8)},
     "hard": {"hard": True},
-    "focus_index": {"focus_index": torch.tensor([[1, 4], [7, -1]])},
-    "noise": {"noise": video(2, 6, patches=5)[..., 0]},
+    "focus_index": {"focus_index": torch.tensor([[1, 4], [7, -1], [-1, -1]])},
+    "noise": {"noise": video(3, 6, patches=5)[..., 0]},
     "text per frame": PER_FRAME,
-    "some frames": {**PER_FRAME, "frame_mask": real(), "budget": TokenBudget(max_tokens=9)},
+    "some frames": {**PER_FRAME, "frame_mask": real(), "budget": SHORT},
 }
 
 
 @pytest.mark.parametrize("name", OPTIONS)
 def test_options_of_the_connector(name: str) -> None:
-    connector, frames = small().train(), video(2)
+    connector, frames = small().train(), video(3)
     assert_makes_no_tensor_elsewhere(partial(step, connector, frames, **OPTIONS[name]))
 
 
 @pytest.mark.parametrize("relaxation", ["soft", "gumbel"])
 def test_a_generator_of_the_caller(relaxation: str) -> None:
-    connector, frames = small(relaxation=relaxation).train(), video(2)
+    connector, frames = small(relaxation=relaxation).train(), video(3)
     assert_makes_no_tensor_elsewhere(lambda: step(connector, frames, generator=torch.Generator().manual_seed(1)))
 
 
 @pytest.mark.parametrize("frame_mask", [None, real()])
 @pytest.mark.parametrize("budget", [None, TOKENS, EVERYTHING])
 def test_merging_of_other_features(budget: TokenBudget | None, frame_mask: Tensor | None) -> None:
-    frames = video(2)
+    frames = video(3)
     call = partial(small(), frames, frame_mask=frame_mask, budget=budget, keep_merging=True)
     assert_makes_no_tensor_elsewhere(lambda: call().pool_like(frames))
 
@@ -109,9 +109,9 @@ def test_merging_of_other_features(budget: TokenBudget | None, frame_mask: Tenso
 @pytest.mark.parametrize("name", get_args(Baseline))
 def test_baseline(name: Baseline, budget: TokenBudget | None) -> None:
     rival = build_baseline(name, DynFocusConfig(**SMALL), dtype=torch.float64)
-    frames, text = video(2), PER_FRAME["text"]
+    frames, text = video(2), PER_FRAME["text"][:2]
     assert_makes_no_tensor_elsewhere(partial(step, rival, frames, text, budget=budget))
-    assert_makes_no_tensor_elsewhere(partial(step, rival, frames, text, frame_mask=real(), budget=budget))
+    assert_makes_no_tensor_elsewhere(partial(step, rival, frames, text, frame_mask=real()[:2], budget=budget))
 
 
 @pytest.mark.parametrize("arm", ["paper", "question", "weighted_kmeans"])
@@ -123,7 +123,7 @@ def test_stream(arm: str) -> None:
         stream, found = StreamingConnector(connector, 12), []
         for piece in frames.split(10):
             stream.push(piece)
-            found += [stream.tokens(), stream.tokens(text, budget=TOKENS), stream.span, stream.frame_index]
+            found += [stream.tokens(), stream.tokens(text, budget=SHORT), stream.span, stream.frame_index]
         return found
 
     assert_makes_no_tensor_elsewhere(watch)
@@ -135,7 +135,7 @@ def test_density_peaks(monkeypatch: pytest.MonkeyPatch, longest: int, dtype: tor
     """By tiles and by a matrix, with copies, which are looked at twice."""
     monkeypatch.setattr(peaks, "LONGEST_MATRIX", longest)
     monkeypatch.setattr(tiled, "NUMBERS_PER_BLOCK", 1)
-    points = video(2, 150, patches=4)[..., 0].repeat(1, 2, 1).to(dtype)
+    points = video(2, 150, patches=1, dim=300)[:, :, 0].repeat(1, 2, 1).to(dtype)
     points[0, 3] = torch.nan
     for scale in (1.0, "max"):
         assert_makes_no_tensor_elsewhere(partial(density_peaks, points, 5, 4, distance_scale=scale))
@@ -144,7 +144,7 @@ def test_density_peaks(monkeypatch: pytest.MonkeyPatch, longest: int, dtype: tor
 @pytest.mark.parametrize("seeding", ["farthest", "k-means++", "random"])
 @pytest.mark.parametrize("clustering", [kmeans, weighted_kmeans])
 def test_kmeans(clustering: Callable[..., Any], seeding: str) -> None:
-    points, mask = video(2)[..., 0, :], real()
+    points, mask = video(3)[..., 0, :], real()
     assert_makes_no_tensor_elsewhere(partial(clustering, points, 3, seeding=seeding))
     assert_makes_no_tensor_elsewhere(partial(clustering, points, 3, seeding=seeding, mask=mask))
 
