@@ -128,4 +128,5 @@ class _Builder:
         if self._waiting:
             self._encode()
         assert self._features is not None
-        return EncodedVideo(self._features[: self._done], torch.tensor(self.timestamps), self.thumbnails)
+        timestamps = torch.tensor(self.timestamps, device="cpu")
+        return EncodedVideo(self._features[: self._done], timestamps, self.thumbnails)

@@ -163,12 +163,12 @@ def read_video(
         ((10, 32, 32, 3), [0.0, 1.0, 2.0])
     """
     stream = iter_frames(path, sampling, decoder=decoder, size=size, strict=strict, progress=progress)
-    frames = torch.empty(0, dtype=torch.uint8)
+    frames = torch.empty(0, dtype=torch.uint8, device="cpu")
     timestamps = np.zeros(stream.planned)
     done = 0
     for timestamp, frame in stream:
         if done == 0:
-            frames = torch.empty((stream.planned, *frame.shape), dtype=torch.uint8)
+            frames = frame.new_empty(stream.planned, *frame.shape)
         frames[done], timestamps[done] = frame, timestamp
         done += 1
     return VideoFrames(

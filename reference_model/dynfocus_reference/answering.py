@@ -8,8 +8,9 @@ from typing import Any, NamedTuple, cast
 
 import torch
 from huggingface_hub import snapshot_download
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from dynfocus_connector import (
     CompressedVideo,
@@ -182,8 +183,8 @@ class ReferenceEngine:
         if not pairs:
             return None
         questions = [self.processor.question(question) for _, question in pairs]
-        ids = torch.nn.utils.rnn.pad_sequence(questions, batch_first=True)
-        mask = torch.arange(ids.shape[1]) < torch.tensor([len(question) for question in questions])[:, None]
+        ids = pad_sequence(questions, batch_first=True)
+        mask = pad_sequence([real(question) for question in questions], batch_first=True)
         visuals = Visuals.build(
             torch.cat([clip.frames for clip, _ in pairs]).to(self.model.device),
             torch.tensor([len(clip.frames) for clip, _ in pairs], device=self.model.device),
@@ -222,9 +223,12 @@ def focus_frames(video: CompressedVideo) -> int:
     return len(video.frame_index[video.kind == int(TokenKind.CONE)].unique())
 
 
-def left_padded(rows: Sequence[Int[Tensor, " length"]], fill: int) -> tuple[Tensor, Tensor]:
+def left_padded(rows: list[Int[Tensor, " length"]], fill: int) -> tuple[Tensor, Tensor]:
     """Rows of ids as a batch with padding in front, and which ids are real."""
-    longest = max(len(row) for row in rows)
-    ids = torch.stack([torch.nn.functional.pad(row, (longest - len(row), 0), value=fill) for row in rows])
-    mask = torch.stack([torch.arange(longest) >= longest - len(row) for row in rows])
-    return ids, mask
+    left: dict[str, Any] = {"batch_first": True, "padding_side": "left"}
+    return pad_sequence(rows, padding_value=fill, **left), pad_sequence([real(row) for row in rows], **left)
+
+
+def real(ids: Int[Tensor, " length"]) -> Bool[Tensor, " length"]:
+    """The mask of ids without padding."""
+    return torch.ones_like(ids, dtype=torch.bool)

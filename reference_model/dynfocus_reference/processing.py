@@ -74,7 +74,7 @@ class ReferenceProcessor:
         """The frames in the middle of squares of the mean colour."""
         count, height, width, _ = frames.shape
         side = max(height, width)
-        colour = (torch.tensor(self.mean) * 255).to(torch.uint8)
+        colour = (torch.tensor(self.mean, device=frames.device) * 255).to(torch.uint8)
         square = colour.expand(count, side, side, 3).clone()
         top, left = (side - height) // 2, (side - width) // 2
         square[:, top : top + height, left : left + width] = frames
@@ -84,7 +84,7 @@ class ReferenceProcessor:
         """A question for the Q-Former: newlines become spaces; of a long one the end is kept."""
         one_line = " ".join(text.split())
         ids = self.qformer_tokenizer(one_line, truncation=True, max_length=self.max_question)["input_ids"]
-        return torch.tensor(ids or [self.qformer_tokenizer.pad_token_id], dtype=torch.long)
+        return torch.tensor(ids or [self.qformer_tokenizer.pad_token_id], dtype=torch.long, device="cpu")
 
     def save_pretrained(self, folder: str | os.PathLike[str], **kwargs: Any) -> None:
         """Both tokenizers, beside the model."""

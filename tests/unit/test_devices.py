@@ -168,7 +168,7 @@ def test_splicing(side: str) -> None:
 def test_redundancy(reduction: str) -> None:
     frames, text = video(1, 9)[0, :, 0], video(1, 3, seed=1)[0, :, 0]
     options: dict[str, Any] = {"temporal_threshold": 0.5, "relevance_threshold": 0.5, "reduction": reduction}
-    assert_makes_no_tensor_elsewhere(lambda: torch.tensor(estimate_redundancy(frames, text, **options), device="cpu"))
+    assert_makes_no_tensor_elsewhere(partial(estimate_redundancy, frames, text, **options))
 
 
 def test_weights_lie_where_they_are_wanted(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from jaxtyping import Int
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
@@ -35,7 +36,7 @@ class Collator:
         return {**batch, "skipped": [sample["bad"] for sample in samples if "bad" in sample]}
 
     def _text(self, good: list[dict[str, Any]]) -> dict[str, Tensor]:
-        nothing = {"input_ids": torch.tensor([self.pad_id]), "labels": torch.tensor([IGNORED_LABEL])}
+        nothing = {"input_ids": numbers([self.pad_id]), "labels": numbers([IGNORED_LABEL])}
         rows = good or [nothing]
         ids = [row["input_ids"] for row in rows]
         real = [torch.ones_like(row) for row in ids]
@@ -51,8 +52,13 @@ class Collator:
         clip = [number for number, sample in enumerate(shown) for _ in sample["questions"]]
         return {
             "frames": torch.cat([sample["frames"] for sample in shown]),
-            "clip_lengths": torch.tensor([len(sample["frames"]) for sample in shown]),
-            "clip_index": torch.tensor(clip),
+            "clip_lengths": numbers([len(sample["frames"]) for sample in shown]),
+            "clip_index": numbers(clip),
             "question_ids": pad_sequence(questions, batch_first=True, padding_value=self.question_pad_id),
             "question_mask": pad_sequence(real, batch_first=True),
         }
+
+
+def numbers(values: list[int]) -> Int[Tensor, " values"]:
+    """On the CPU, where samples are made."""
+    return torch.tensor(values, device="cpu")

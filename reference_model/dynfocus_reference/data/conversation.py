@@ -80,7 +80,7 @@ def encode(
         used += 1
     if not used:
         raise ValueError(f"encode: expected a first turn of at most {max_length} tokens, got {len(ids) + len(more)}.")
-    return Encoded(torch.tensor(ids), torch.tensor(labels), questions, used)
+    return Encoded(torch.tensor(ids, device="cpu"), torch.tensor(labels, device="cpu"), questions, used)
 
 
 def _start(tokenizer: PreTrainedTokenizerBase, template: Template) -> list[int]:

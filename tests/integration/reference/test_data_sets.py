@@ -17,6 +17,7 @@ from dynfocus_reference.data.options import DataOptions, Source
 from dynfocus_reference.data.records import parse_record
 from dynfocus_reference.data.sampler import GroupedSampler
 from dynfocus_reference.processing import byte_tokenizer
+from tests.comparing import assert_makes_no_tensor_elsewhere
 
 from .conftest import run_verb, talk, write_video
 
@@ -105,6 +106,12 @@ def test_bad_samples_are_named_and_the_batch_goes_on(folder, processor):
     loss = ReferenceModel(preset("tiny")).train()(**empty).loss
     loss.backward()
     assert loss == 0
+
+
+def test_samples_are_made_on_the_cpu(folder, processor):
+    data = dataset(folder, processor, "set.json", per_turn=True)
+    assert_makes_no_tensor_elsewhere(lambda: Collator(0, 0)([data[i] for i in range(6)]))
+    assert_makes_no_tensor_elsewhere(lambda: Collator(0, 0)([data[5]]))
 
 
 def test_mixtures_have_weights(folder, processor, tmp_path):

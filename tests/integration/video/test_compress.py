@@ -22,6 +22,7 @@ from dynfocus_video.present import notes_of, summary_of, table_of, write_results
 from dynfocus_video.reader import iter_frames
 from dynfocus_video.resizing import FrameSize
 from dynfocus_video.sampling import Sampling
+from tests.comparing import assert_makes_no_tensor_elsewhere
 from tests.footage import BIKES_CUTS, SkewedFootage, write_skewed_footage
 
 FIVE = Sampling(fps=5.0)
@@ -51,6 +52,10 @@ def bikes() -> Compression:
 
 def tiny(**options: object) -> Compression:
     return compress_video(demo_clip("bikes.mp4"), **({"encoder": TinyEncoder(), "sampling": FIVE} | options))
+
+
+def test_no_tensor_is_made_elsewhere() -> None:
+    assert_makes_no_tensor_elsewhere(lambda: compress_video(demo_clip("bikes.mp4"), thumbnails=False)[:3])
 
 
 def test_every_shot_of_bikes_holds_a_focus_frame(bikes: Compression) -> None:
