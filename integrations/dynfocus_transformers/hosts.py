@@ -130,11 +130,11 @@ class FramesAsPictures(HostAdapter):
         owner = batch.get("dynfocus_videos")
         slots = (batch["input_ids"] == self.placeholder).flatten().nonzero().flatten()
         if owner is None and slots.numel() == count * tokens:
-            owner = self.chains(slots.view(count, tokens), batch["input_ids"].shape[1])
-        owner = torch.full((count,), -1) if owner is None else torch.as_tensor(owner)
+            owner = self.chains(slots.view(count, tokens), batch["input_ids"].shape[1]).tolist()
+        owner = [-1] * count if owner is None else owner
         if len(owner) != count:
             raise ValueError(f"compress_batch: expected dynfocus_videos for {count} pictures, got {len(owner)}.")
-        return [self.visual(pictures[run], video) for run, video in runs(owner.tolist())]
+        return [self.visual(pictures[run], video) for run, video in runs(owner)]
 
     @staticmethod
     def visual(pictures: Tensor, video: int) -> Visual:

@@ -84,7 +84,7 @@ def as_picture(frame: Any) -> UInt8[Tensor, "height width 3"]:
 
 def among(selection: FrameSelection, part: Tensor) -> FrameSelection:
     """The selection told of the frames that take part alone: the inverse of `FrameSelection.in_video`."""
-    place = torch.zeros_like(selection.event[0]).index_copy(0, part, torch.arange(len(part)))
+    place = torch.zeros_like(selection.event[0]).index_copy(0, part, torch.arange(len(part), device=part.device))
     return selection._replace(
         prototype_index=renumber(selection.prototype_index, place),
         event=selection.event[:, part],

@@ -1,0 +1,63 @@
+"""Nothing is made on a device of its own, as in tests/unit/test_devices.py."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import pytest
+import torch
+
+from dynfocus_transformers import attach
+from dynfocus_transformers.page import page_of
+from tests.comparing import assert_makes_no_tensor_elsewhere
+from tests.integration.transformers.connectors import trained, training_free
+from tests.integration.transformers.tiny import Picture, Tiny, Video, text
+
+ROWS: dict[str, list[Any]] = {
+    "videos": [[text(1, 3), Video(6, 1), text(2, 6)], [text(3, 2), Video(6, 2), text(4, 4)]],
+    "pictures": [[text(1, 3), Video(6, 1), text(2, 4), Picture(3), text(5, 5)]],
+    "text": [[text(1, 3)], [text(2, 5)]],
+}
+
+
+@pytest.fixture
+def host(tiny: Tiny, host: Any) -> Any:
+    """The tower of Qwen2.5-VL makes the indices of its windows on the default device, wherever the pixels lie."""
+    if tiny.name == "qwen2_5_vl":
+        forward = host.model.visual.forward
+
+        def on_the_cpu(*args: Any, **kwargs: Any) -> Any:
+            with torch.device("cpu"):
+                return forward(*args, **kwargs)
+
+        host.model.visual.forward = on_the_cpu
+    return host
+
+
+def step(model: Any, batch: dict[str, Any]) -> list[Any]:
+    """Loss, logits and gradients."""
+    model.zero_grad()
+    output = model(**batch)
+    output.loss.backward()
+    return [output.loss, output.logits, [p.grad for p in model.parameters()]]
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_step(tiny: Tiny, host: Any, name: str) -> None:
+    batch = tiny.batch(*ROWS[name], labels=True)
+    attach(host, trained(), ratio=0.4)
+    assert_makes_no_tensor_elsewhere(partial(step, host.train(), batch))
+    assert_makes_no_tensor_elsewhere(partial(step, host.eval(), batch))
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_generate(tiny: Tiny, host: Any, name: str) -> None:
+    batch, connector = tiny.batch(*ROWS[name]), training_free()
+
+    def answer() -> list[Any]:
+        with attach(host, connector, ratio=0.4, keep_merging=True) as model:
+            sequences, reports = model.generate(**batch, max_new_tokens=3), model.dynfocus_report
+        return [sequences, [(one.focus_frames, page_of(one, None, None, "", None).selection) for one in reports]]
+
+    assert_makes_no_tensor_elsewhere(answer)
