@@ -49,7 +49,7 @@ def joined(rows: list[list[Piece]], limit: int | None, left: bool) -> tuple[Tens
     embeds = [torch.cat([piece.embeds for piece in row])[:limit] for row in rows]
     labels = [torch.cat([piece.labels for piece in row])[:limit] for row in rows]
     side = "left" if left else "right"
-    mask = [torch.ones(len(row), dtype=torch.bool) for row in embeds]
+    mask = [torch.ones_like(row[:, 0], dtype=torch.bool) for row in embeds]
     pad = nn.utils.rnn.pad_sequence
     return (
         pad(embeds, True, 0.0, side),

@@ -20,7 +20,7 @@ class Words:
 
 def letters(prompts: list[str]) -> Words:
     """One token per letter, padded at the end."""
-    rows = [torch.tensor([ord(letter) % 97 + 1 for letter in prompt]) for prompt in prompts]
+    rows = [torch.tensor([ord(letter) % 97 + 1 for letter in prompt], device="cpu") for prompt in prompts]
     ids = nn.utils.rnn.pad_sequence(rows, batch_first=True)
     return Words(ids, ids > 0)
 
@@ -118,7 +118,7 @@ class VidForCausalLM:
         for number, place in enumerate((ids == PLACEHOLDER).nonzero()[:, 0].tolist()):
             rows = visual[number]
             pieces.append(Piece(embed(ids[start:place]), labels[start:place]))
-            pieces.append(Piece(rows, torch.full((len(rows),), IGNORE)))
+            pieces.append(Piece(rows, labels.new_full((len(rows),), IGNORE)))
             start = place + 1
         if not pieces:
             pieces.append(Piece(visual[0][0:0], labels[0:0]))

@@ -133,7 +133,7 @@ class NextForCausalLM:
             pieces.append(Piece(embed(ids[start + 1 : end]), labels[start + 1 : end]))
             if end < len(ids):
                 rows = visual.pop(0)
-                pieces.append(Piece(rows, torch.full((len(rows),), IGNORE)))
+                pieces.append(Piece(rows, labels.new_full((len(rows),), IGNORE)))
         return pieces
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from dynfocus_connector import CompressedVideo, DynFocusConfig, TokenBudget, build_baseline, build_connector
-from tests.comparing import assert_every_parameter_has_a_gradient
+from tests.comparing import assert_every_parameter_has_a_gradient, assert_makes_no_tensor_elsewhere
 from tests.integration.llava.common import IGNORE, PLACEHOLDER, VISION, WIDTH
 from tests.integration.llava.llama_vid_host import LlamaVid
 from tests.integration.llava.models import VidMixed, encode, mixed, vid_host
@@ -44,6 +44,13 @@ def batch(images: list[Any], prompts: list[list[str]]) -> dict[str, Any]:
         "images": [pixels(image) for image in images],
         "prompts": prompts,
     }
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("make", [trained, training_free])
+def test_no_tensor_is_made_elsewhere(make: Any) -> None:
+    model, inputs = mixed(vid_host(), make(), ratio=0.4), batch(IMAGES, ASKED)
+    assert_makes_no_tensor_elsewhere(lambda: model(**inputs).to_tuple()[:2])
 
 
 @torch.no_grad()

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from dynfocus_connector import DynFocusConnector
 from dynfocus_llava import LlavaNextMixin
 from dynfocus_llava.slot import takes_budget
-from tests.comparing import assert_every_parameter_has_a_gradient
+from tests.comparing import assert_every_parameter_has_a_gradient, assert_makes_no_tensor_elsewhere
 from tests.integration.llava.common import config
 from tests.integration.llava.llava_next_host import IdentityMap, LlavaNext
 from tests.integration.llava.models import MODES, NextMixed, mixed, next_host
@@ -37,6 +37,19 @@ def test_every_parameter_has_a_gradient(mode: str, rows: list) -> None:
     loss = model(**batch(*rows, labels=True)).loss
     loss.backward()
     assert_every_parameter_has_a_gradient(model.get_model().vision_resampler)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_no_tensor_is_made_elsewhere(mode: str) -> None:
+    model, inputs = mixed(next_host(mode), trained(), ratio=0.4).train(), batch(*BATCHES["mixed"], labels=True)
+
+    def step() -> list[Any]:
+        model.zero_grad()
+        loss = model(**inputs).loss
+        loss.backward()
+        return [loss, [p.grad for p in model.parameters()]]
+
+    assert_makes_no_tensor_elsewhere(step)
 
 
 def test_gradients_matter() -> None:
