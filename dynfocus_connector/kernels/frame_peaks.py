@@ -44,12 +44,13 @@ def frame_peaks(
     largest = distance_scale == "max"
     unit = 1.0 if largest else dim * float(distance_scale) ** 2
     if count:
-        _frame_peaks[(programs,)](
-            frames, squared, per_patch, label, center, merged, count, dim, 1.0 / unit, RESOLUTION,
-            PATCHES=patches, WIDTH=width, NEIGHBORS=neighbors, CLUSTERS=clusters, LARGEST=largest,
-            LEADERS=max(triton.next_power_of_2(clusters), 16), WEIGHTS=get_args(MergeWeights).index(merge_weights),
-            ROWS=min(width, 32), FEATURES=32, num_warps=8,
-        )  # fmt: skip
+        with torch.cuda.device_of(frames):  # Triton starts kernels on the current device, wherever their tensors lie
+            _frame_peaks[(programs,)](
+                frames, squared, per_patch, label, center, merged, count, dim, 1.0 / unit, RESOLUTION,
+                PATCHES=patches, WIDTH=width, NEIGHBORS=neighbors, CLUSTERS=clusters, LARGEST=largest,
+                LEADERS=max(triton.next_power_of_2(clusters), 16), WEIGHTS=get_args(MergeWeights).index(merge_weights),
+                ROWS=min(width, 32), FEATURES=32, num_warps=8,
+            )  # fmt: skip
     _, mean_distance, separation, importance, weight = per_patch
     peaks = DensityPeaks(-mean_distance, separation.sqrt(), importance, center.long(), label.long())
     return peaks, weight, merged

@@ -45,6 +45,7 @@ class PrefillClock:
 
     def _now(self) -> float:
         """Seconds, after everything that was asked of the GPU is done."""
-        if next(self.language_model.parameters()).is_cuda:
-            torch.cuda.synchronize()
+        device = next(self.language_model.parameters()).device
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
         return time.perf_counter()

@@ -22,18 +22,19 @@ class Stopwatch:
     """Seconds of a block, on its device; asking for them waits for the device, measuring does not."""
 
     def __init__(self, device: torch.device) -> None:
+        self.device = device
         self.events = [torch.cuda.Event(enable_timing=True) for _ in range(2)] if device.type == "cuda" else []
 
     def __enter__(self) -> Stopwatch:
         self.start = time.perf_counter()
         if self.events:
-            self.events[0].record()
+            self.events[0].record(torch.cuda.current_stream(self.device))
         return self
 
     def __exit__(self, *error: object) -> None:
         self.stop = time.perf_counter()
         if self.events:
-            self.events[1].record()
+            self.events[1].record(torch.cuda.current_stream(self.device))
 
     @property
     def seconds(self) -> float:
@@ -44,7 +45,7 @@ class Stopwatch:
         return self.events[0].elapsed_time(self.events[1]) / 1000
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"events": [], "start": 0.0, "stop": self.seconds}
+        return {"device": self.device, "events": [], "start": 0.0, "stop": self.seconds}
 
 
 class VideoReport(NamedTuple):

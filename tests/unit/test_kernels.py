@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from contextlib import contextmanager
 
 import pytest
 import torch
@@ -71,6 +72,29 @@ def test_interpreted_kernel_is_the_plain_code():
     environment = {**os.environ, "TRITON_INTERPRET": "1", "PYTHONWARNINGS": "ignore"}
     done = subprocess.run([sys.executable, "-c", WORK], env=environment, capture_output=True, text=True)
     assert done.stdout.split() == CASES, done.stderr[-2000:]
+
+
+@needs_triton
+def test_a_kernel_starts_on_the_device_of_its_frames(monkeypatch):
+    from dynfocus_connector.kernels import frame_peaks as module
+
+    current, started = [], []
+
+    class Kernel:
+        def __getitem__(self, grid):
+            return lambda frames, *others, **sizes: started.append((frames.device, list(current)))
+
+    @contextmanager
+    def device_of(tensor):
+        current.append(tensor.device)
+        yield
+        current.pop()
+
+    monkeypatch.setattr(torch.cuda, "device_of", device_of)
+    monkeypatch.setattr(module, "_frame_peaks", Kernel())
+    frames = patches_of("few")[0]
+    module.frame_peaks(frames, 6, 3)
+    assert started == [(frames.device, [frames.device])]
 
 
 @needs_triton

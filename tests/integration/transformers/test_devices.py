@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
 from dynfocus_transformers import attach
+from dynfocus_transformers.clock import PrefillClock
 from dynfocus_transformers.page import page_of
+from dynfocus_transformers.report import Stopwatch
 from tests.comparing import assert_makes_no_tensor_elsewhere
 from tests.integration.transformers.connectors import trained, training_free
 from tests.integration.transformers.tiny import Picture, Tiny, Video, text
@@ -61,3 +65,23 @@ def test_generate(tiny: Tiny, host: Any, name: str) -> None:
         return [sequences, [(one.focus_frames, page_of(one, None, None, "", None).selection) for one in reports]]
 
     assert_makes_no_tensor_elsewhere(answer)
+
+
+THERE = torch.device("cuda:1")
+
+
+def test_the_clock_waits_for_the_device_of_the_language_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, waited = nn.Module(), []
+    monkeypatch.setattr(model, "parameters", lambda: iter([SimpleNamespace(device=THERE)]))
+    monkeypatch.setattr(torch.cuda, "synchronize", waited.append)
+    with PrefillClock(model):
+        assert waited == [THERE]
+
+
+def test_the_stopwatch_stands_in_the_stream_of_its_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    recorded: list[str] = []
+    monkeypatch.setattr(torch.cuda, "Event", lambda enable_timing: SimpleNamespace(record=recorded.append))
+    monkeypatch.setattr(torch.cuda, "current_stream", "of {}".format)
+    with Stopwatch(THERE):
+        assert recorded == ["of cuda:1"]
+    assert recorded == ["of cuda:1"] * 2
