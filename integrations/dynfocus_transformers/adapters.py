@@ -37,6 +37,10 @@ class Visual(NamedTuple):
         body = rows[: self.num_frames * per_frame].unflatten(0, (self.num_frames, per_frame))
         return body[:, self.class_tokens :]
 
+    def on(self, device: torch.device) -> Visual:
+        """The same there: a host's encoder may lie on another device than its embeddings."""
+        return self._replace(rows=self.rows.to(device), levels=tuple(level.to(device) for level in self.levels))
+
 
 class HostAdapter:
     """One family of hosts.

@@ -66,7 +66,7 @@ def compress(
     output = adapter.encode(batch)
     seen = {**batch, "dynfocus_videos": settings.videos}
     kept, report = [], []
-    visuals = adapter.visuals(output, seen)
+    visuals = [visual.on(batch["input_ids"].device) for visual in adapter.visuals(output, seen)]
     for visual, places in zip(visuals, placeholders(adapter, batch, visuals), strict=True):
         if visual.num_frames:
             one, told = compress_video(adapter, connector, batch, settings, visual, places, memory)

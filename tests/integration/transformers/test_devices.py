@@ -8,9 +8,11 @@ from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.utils._pytree import tree_map_only
 
 from dynfocus_transformers import attach
+from dynfocus_transformers.adapters import adapter_for
 from dynfocus_transformers.clock import PrefillClock
 from dynfocus_transformers.page import page_of
 from dynfocus_transformers.report import Stopwatch
@@ -65,6 +67,34 @@ def test_generate(tiny: Tiny, host: Any, name: str) -> None:
         return [sequences, [(one.focus_frames, page_of(one, None, None, "", None).selection) for one in reports]]
 
     assert_makes_no_tensor_elsewhere(answer)
+
+
+class Elsewhere(Tensor):
+    """Stands for a tensor on another device: it can be fetched, and nothing computed with it and others."""
+
+    @classmethod
+    def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is Tensor.to and isinstance(args[1], torch.device):
+            return args[0].as_subclass(Tensor)
+        if any(type(value) in (Tensor, nn.Parameter) for value in args):
+            raise RuntimeError(f"{func.__name__}: expected all tensors on one device.")
+        return super().__torch_function__(func, types, args, kwargs or {})
+
+
+@torch.no_grad()
+def test_an_encoder_on_another_device(tiny: Tiny, host: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As `device_map` may place it."""
+    batch, connector, adapter = tiny.batch(*ROWS["videos"]), trained(), type(adapter_for(host))
+    encode = adapter.encode
+    with attach(host, connector, ratio=0.4):
+        expected = host(**batch).logits
+
+    def encode_elsewhere(self: Any, batch: Any) -> Any:
+        return tree_map_only(Tensor, lambda value: value.as_subclass(Elsewhere), encode(self, batch))
+
+    monkeypatch.setattr(adapter, "encode", encode_elsewhere)
+    with attach(host, connector, ratio=0.4):
+        assert torch.equal(host(**batch).logits, expected)
 
 
 THERE = torch.device("cuda:1")
