@@ -175,6 +175,6 @@ class RodsOnly(TokenBudget):
     def plan(self, num_frames: int, num_patches: int, counts: TokenCounts, focus_ratio: float | int) -> BudgetPlan:
         """As many frames as the budget has rods for."""
         length = min(num_frames, self.tokens_for(num_frames, num_patches) // counts.rod)
-        if length < 1:
+        if length < min(num_frames, 1):
             raise ValueError(f"RodsOnly: expected a budget of at least {counts.rod} tokens, got {self}.")
         return BudgetPlan(length, 1, 0, counts.rod * length)

@@ -34,11 +34,6 @@ class EventMerging(PooledBaseline):
         length, patches, dim = video.shape
         count = min(self.num_events, length)
         limit = count * patches if limit is None else limit
-        if limit < 1:
-            raise ValueError(f"EventMerging: expected a budget of at least 1 token, got {limit}.")
-        if not length:
-            none = torch.zeros(0, dtype=torch.long, device=video.device)
-            return video.reshape(0, dim), none, none
         count = min(count, limit)
         label = density_peaks(video.mean(1)[None], count, self.neighbors, distance_scale="max").assignment[0]
         rows, frame, anchor = [], [], []

@@ -15,8 +15,62 @@ from dynfocus_connector.pooling import Grid, pool_cells, resolve_grid
 from dynfocus_connector.projector import IdentityProjector, Projector
 
 
-class PooledBaseline(nn.Module):
-    """Videos one by one through `_pool`, then the projector's F_fine.
+class OneByOne(nn.Module):
+    """A rival that looks at videos one by one: what is real of each through `_pool`, the rows through `projector`.
+
+    A video without real frames becomes no token, as with `DynFocusConnector`.
+    """
+
+    projector: nn.Module
+    kind = TokenKind.CONE
+
+    def forward(
+        self,
+        frames: Float[Tensor, "batch frames patches dim"],
+        text: Tensor | None = None,
+        *,
+        frame_mask: Bool[Tensor, "batch frames"] | None = None,
+        grid: Grid | None = None,
+        budget: TokenBudget | None = None,
+        **unused: Any,
+    ) -> CompressedVideo:
+        """As `DynFocusConnector`; randomness has no part in it, text only where the class says so."""
+        grid = resolve_grid(frames.shape[2], grid)
+        videos = []
+        for b, video in enumerate(self._seen(frames, text)):
+            video = video if frame_mask is None else video[frame_mask[b]]
+            rows, frame, anchor = self._rows(video, grid, budget)
+            videos.append(
+                CompressedVideo.build(
+                    tokens=self.projector(rows),
+                    frame_index=frame,
+                    kind=torch.full_like(frame, int(self.kind)),
+                    anchor=anchor,
+                    offsets=torch.tensor([0, len(rows)], device=frames.device),
+                )
+            )
+        return CompressedVideo.pack(videos)
+
+    def _seen(self, frames: Tensor, text: Tensor | None) -> Float[Tensor, "batch frames rows width"]:
+        return frames
+
+    def _rows(self, video: Tensor, grid: Grid, budget: TokenBudget | None) -> tuple[Tensor, Tensor, Tensor]:
+        if not len(video):
+            none = torch.zeros(0, dtype=torch.long, device=video.device)
+            return video.flatten(0, 1), none, none
+        limit = None if budget is None else budget.tokens_for(len(video), grid[0] * grid[1])
+        if limit == 0:
+            raise ValueError(f"{type(self).__name__}: expected a budget of at least 1 token, got 0.")
+        return self._pool(video, grid, limit)
+
+    def _pool(
+        self, video: Float[Tensor, "frames rows width"], grid: Grid, limit: int | None
+    ) -> tuple[Float[Tensor, "tokens width"], Int[Tensor, " tokens"], Int[Tensor, " tokens"]]:
+        raise NotImplementedError(f"{type(self).__name__}: expected a subclass that defines _pool.")
+
+
+class PooledBaseline(OneByOne):
+    """Patches are pooled; the projector is F_fine.
 
     Args:
         dim: D.
@@ -34,44 +88,11 @@ class PooledBaseline(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        self.projector: nn.Module = (
+        self.projector = (
             IdentityProjector()
             if projector is None
             else Projector(dim, dim_out or dim, device=device, dtype=dtype).content
         )
-
-    def forward(
-        self,
-        frames: Float[Tensor, "batch frames patches dim"],
-        text: Tensor | None = None,
-        *,
-        frame_mask: Bool[Tensor, "batch frames"] | None = None,
-        grid: Grid | None = None,
-        budget: TokenBudget | None = None,
-        **unused: Any,
-    ) -> CompressedVideo:
-        """As `DynFocusConnector`; text and randomness have no part in it."""
-        grid = resolve_grid(frames.shape[2], grid)
-        videos = []
-        for b, video in enumerate(frames):
-            video = video if frame_mask is None else video[frame_mask[b]]
-            limit = None if budget is None else budget.tokens_for(len(video), frames.shape[2])
-            rows, frame, anchor = self._pool(video, grid, limit)
-            videos.append(
-                CompressedVideo.build(
-                    tokens=self.projector(rows),
-                    frame_index=frame,
-                    kind=torch.full_like(frame, int(TokenKind.CONE)),
-                    anchor=anchor,
-                    offsets=torch.tensor([0, len(rows)], device=frames.device),
-                )
-            )
-        return CompressedVideo.pack(videos)
-
-    def _pool(
-        self, video: Float[Tensor, "frames patches dim"], grid: Grid, limit: int | None
-    ) -> tuple[Float[Tensor, "tokens dim"], Int[Tensor, " tokens"], Int[Tensor, " tokens"]]:
-        raise NotImplementedError(f"{type(self).__name__}: expected a subclass that defines _pool.")
 
 
 class MeanPooling(PooledBaseline):
@@ -84,8 +105,6 @@ class MeanPooling(PooledBaseline):
     def _pool(self, video: Tensor, grid: Grid, limit: int | None) -> tuple[Tensor, Tensor, Tensor]:
         length, patches, _ = video.shape
         limit = length + patches if limit is None else limit
-        if limit < 1:
-            raise ValueError(f"MeanPooling: expected a budget of at least 1 token, got {limit}.")
         times = min(length, max(limit // 2, limit - patches, 1))
         side = int(min(limit - times, patches) ** 0.5)
         moments = torch.tensor(evenly(length, times), device=video.device)
@@ -111,8 +130,6 @@ class TokenMerging(PooledBaseline):
     def _pool(self, video: Tensor, grid: Grid, limit: int | None) -> tuple[Tensor, Tensor, Tensor]:
         length, patches, _ = video.shape
         limit = length * max(patches // 10, 1) if limit is None else limit
-        if limit < 1:
-            raise ValueError(f"TokenMerging: expected a budget of at least 1 token, got {limit}.")
         moments = torch.tensor(evenly(length, min(length, limit)), device=video.device)
         target = min(patches, limit // len(moments))
         rows = video[moments]

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import get_args
+from typing import Any, get_args
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from dynfocus_connector import CompressedVideo, DynFocusConfig, TokenBudget, build_baseline, build_connector
 from dynfocus_connector.baselines import Baseline
@@ -72,6 +72,38 @@ def test_a_batch_is_its_videos_one_by_one(
     torch.testing.assert_close(together.tokens, alone.tokens)
     assert together.frame_index.tolist() == alone.frame_index.tolist()
     assert together.anchor.tolist() == alone.anchor.tolist()
+
+
+def outcome(model: nn.Module, frames: Tensor, text: Tensor, **options: Any) -> tuple[CompressedVideo, list[Any]]:
+    """Tokens and the gradients of frames and parameters; None where one has no part."""
+    model.zero_grad()
+    frames = frames.clone().requires_grad_()
+    video = model(frames, text, **options)
+    (video.tokens.square().sum() + 0 * frames.sum()).backward()
+    return video, [frames.grad, *(p.grad for p in model.parameters())]
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("budget", BUDGETS, ids=str)
+def test_a_video_without_frames_gets_no_token(
+    name: Baseline, budget: TokenBudget | None, frames: Tensor, mask: Tensor
+) -> None:
+    """And changes nothing for the others, nor which parameters get a gradient."""
+    model = build_baseline(name, DynFocusConfig.paper(dim=DIM, dim_out=10, dim_text=5)).eval()
+    text = torch.randn(2, FRAMES, 3, 5, generator=torch.Generator().manual_seed(1))
+    around = torch.tensor([0, 0, 1, 1])
+    bare = torch.zeros(1, FRAMES, dtype=torch.bool)
+    masks = torch.cat([bare, mask, bare])
+    expected, grads = outcome(model, frames, text, frame_mask=mask, budget=budget)
+    video, found = outcome(model, frames[around], text[around], frame_mask=masks, budget=budget)
+    lengths = expected.offsets.diff().tolist()
+    assert video.offsets.diff().tolist() == [0, *lengths, 0]
+    for one, other in zip(video[:4], expected[:4], strict=True):
+        torch.testing.assert_close(one, other)
+    torch.testing.assert_close(found, [nn.functional.pad(grads[0], (0, 0) * 3 + (1, 1)), *grads[1:]])
+    alone, rest = outcome(model, frames[:1], text[:1], frame_mask=bare, budget=budget)
+    assert alone.tokens.shape == (0, 10)
+    assert [grad is None for grad in rest] == [grad is None for grad in grads]
 
 
 @pytest.mark.parametrize("name", ["uniform", "random"])

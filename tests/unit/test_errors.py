@@ -133,6 +133,9 @@ ROWS = [
         r"at least 1 token, got 0",
     ),
     Row("queries per video", lambda: QueryTokens(6, 6)(video(), torch.zeros(1, 2, 6)), r"got \(1, 2, 6\)"),
+    Row(
+        "no query", lambda: QueryTokens(6, 6)(video(), torch.zeros(1, 5, 0, 6)), r"at least 1 query, got \(1, 5, 0, 6\)"
+    ),
     Row("temperature", lambda: gumbel_topk(torch.zeros(1, 3), 1, temperature=0.0), r"> 0, got 0.1 and 0.0"),
     Row("abstract", lambda: PooledBaseline(6)(video().float()), r"a subclass that defines _pool", NotImplementedError),
     Row("no budget", TokenBudget, r"got max_tokens=None and ratio=None"),
