@@ -14,7 +14,7 @@ from dynfocus_connector.budget import evenly
 from dynfocus_video.choosing import choose_connector
 from dynfocus_video.compression import Compression as Compression
 from dynfocus_video.encoders import Encoder, load_encoder
-from dynfocus_video.features import EncodedVideo, Stopwatch, encode_stream, seen_share
+from dynfocus_video.features import EncodedVideo, Stopwatch, encode_stream, seen_share, wait_for
 from dynfocus_video.reader import iter_frames
 from dynfocus_video.sampling import Sampling
 
@@ -73,6 +73,7 @@ def compress_video(
         text = None
         if question and text_encoder is not None:
             text = _encode_question(question, text_encoder, vision, trained, device)
+            wait_for(text)
         connector = choose_connector(
             vision.dim,
             preset=preset,
@@ -88,6 +89,7 @@ def compress_video(
     with watch.stage("compress"):
         affordable = _fixed(budget, stream.planned, keep, encoded, vision.grid)
         video = _compress(connector, encoded, text, vision.grid, affordable, device)
+        wait_for(video.tokens)
     return Compression(
         video=video,
         timestamps=encoded.timestamps,

@@ -57,6 +57,12 @@ class Stopwatch:
             self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
 
 
+def wait_for(result: Tensor) -> None:
+    """Return when the GPU that `result` lies on, if it does, has done its work: a stage ends no earlier."""
+    if result.is_cuda:
+        torch.cuda.synchronize(result.device)
+
+
 def encode_stream(
     stream: FrameStream,
     encoder: Encoder,
@@ -88,8 +94,7 @@ def encode_stream(
         if timed is None:
             break
         if index in wanted:
-            with watch.stage("decode"):
-                builder.add(timed.timestamp, timed.frame, width)
+            builder.add(timed.timestamp, timed.frame, width)
             if progress is not None:
                 progress(len(builder.timestamps), planned)
     next(pictures, None)
@@ -108,9 +113,10 @@ class _Builder:
         self._done = 0
 
     def add(self, timestamp: float, frame: Tensor, width: int) -> None:
-        self.timestamps.append(timestamp)
-        self.thumbnails.append(thumbnail(frame, width) if width else None)
-        self._waiting.append(resize_frames(frame[None], self.encoder.frame_size)[0])
+        with self.watch.stage("decode"):
+            self.timestamps.append(timestamp)
+            self.thumbnails.append(thumbnail(frame, width) if width else None)
+            self._waiting.append(resize_frames(frame[None], self.encoder.frame_size)[0])
         if len(self._waiting) == CHUNK:
             self._encode()
 
@@ -123,6 +129,7 @@ class _Builder:
             self._features[self._done : self._done + len(encoded)] = encoded
             self._done += len(encoded)
             self._waiting.clear()
+            wait_for(encoded)
 
     def finish(self) -> EncodedVideo:
         if self._waiting:

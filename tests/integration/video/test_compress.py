@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import time
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -203,6 +205,36 @@ def test_a_question_counts_only_with_a_text_encoder(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(compress_module, "_encode_question", lambda *_: green.repeat(1, 1, 2))
     with pytest.raises(ValueError, match=r"expected question features of width 3, .* got 6"):
         tiny(question="which?", text_encoder="some-clip")
+
+
+class OnGpu(torch.Tensor):
+    """Says that it lies on a GPU."""
+
+    is_cuda = True
+
+
+def test_a_stage_ends_when_the_gpu_has_done_its_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a clock that only the GPU moves, while it is waited for; no stage counts the work of another."""
+    now, asked_for, compress = 0.0, 0.0, compress_module._compress
+
+    def ask(result: Any, seconds: float) -> Any:
+        nonlocal asked_for
+        asked_for += seconds
+        return result
+
+    def synchronize(device: torch.device) -> None:
+        nonlocal now, asked_for
+        now, asked_for = now + asked_for, 0.0
+
+    encoder, question = TinyEncoder(), torch.ones(1, 1, 3).as_subclass(OnGpu)
+    encode = encoder.encode
+    monkeypatch.setattr(encoder, "encode", lambda frames: ask(encode(frames).as_subclass(OnGpu), len(frames)))
+    monkeypatch.setattr(compress_module, "_encode_question", lambda *_: ask(question, 3.0))
+    monkeypatch.setattr(compress_module, "_compress", lambda *inputs: ask(compress(*inputs), 5.0))
+    monkeypatch.setattr(torch.cuda, "synchronize", synchronize)
+    monkeypatch.setattr(time, "perf_counter", lambda: now)
+    result = tiny(encoder=encoder, question="which?", text_encoder="some-clip")
+    assert result.seconds == {"load": 3.0, "decode": 0.0, "encode": 50.0, "compress": 5.0}
 
 
 class FakeTower:
