@@ -6,7 +6,7 @@ OLDEST ?= .venv-oldest
 LMMS_EVAL := $(VENV)-lmms-eval
 PYTEST_ARGS ?= -n auto --dist loadfile -m "not slow and not gpu and not weights"
 
-.PHONY: demo test test-oldest lint docs bench bench-gpu study-quick study study-full clean
+.PHONY: demo test test-oldest lint docs bench bench-gpu study-quick study study-anew study-full clean
 
 demo: $(VENV)/.demo
 	$(BIN)/dynfocus compress "$$($(BIN)/python -c 'from dynfocus_video.clips import demo_clip; print(demo_clip())')" \
@@ -46,7 +46,11 @@ bench-gpu: $(VENV)/.dev
 	$(BIN)/python -m tests.benchmark.speed --device cuda --dtype bfloat16 $(BENCH_ARGS)
 	$(BIN)/dynfocus cost --device cuda
 
-study-quick study study-full: $(VENV)/.dev
+out/planted/anew/pretrained: | $(VENV)/.dev
+	$(BIN)/python -m dynfocus_reference.planted.pretraining
+
+study-anew: out/planted/anew/pretrained
+study-quick study study-anew study-full: $(VENV)/.dev
 	$(BIN)/python -m dynfocus_reference.planted.study $(patsubst study-%,%,$(@:study=study-main))
 	$(BIN)/python -m dynfocus_reference.planted.page
 

@@ -107,7 +107,6 @@ ABLATIONS = {
         Arm("rods on patches", {"rod_input": "patches"}),
         Arm("one pooled row", {"pool_grid": 1}),
         Arm("uniform weights", {"merge_weights": "uniform"}),
-        Arm("question scorer, twice as long", {"scorer": "question"}, effort=(2.0, 1.0)),
         Arm("videos, longer", effort=LONGER),
         Arm("more videos", effort=LONGER, extra="videos"),
         Arm("videos and images", effort=LONGER, extra="images"),
@@ -159,6 +158,7 @@ def compress(
     batch: Batch,
     random: np.random.Generator,
     focus_index: Int[Tensor, "batch chosen"] | None = None,
+    blend: np.random.Generator | None = None,
 ) -> CompressedVideo:
     """The tokens of a batch.
 
@@ -166,6 +166,7 @@ def compress(
         arm: Installed in `model`.
         random: Draws what an oracle puts beside the evidence in training.
         focus_index: The oracle's frames, where the caller knows better.
+        blend: Of an oracle: its frames are in focus as an unsure φ has them, as `choosing` says.
     """
     connector, index = model.connector, batch.story
     text = memory.answers_of_qformer(model, index, batch.asked, batch.asked_mask)
@@ -176,8 +177,8 @@ def compress(
             count = num_focus_frames(connector.config.num_prototypes, connector.config.focus_ratio)
             draw = random if model.training else None
             focus_index = oracle_frames(batch.questions, memory.length, count, draw, stories)
-        with remembering(connector, memory, index), choosing(connector, focus_index):
-            return connector(memory.patches(index), text, hard=True)
+        with remembering(connector, memory, index), choosing(connector, focus_index, blend):
+            return connector(memory.patches(index), text, hard=blend is None)
     if not arm.chooses:
         options["budget"] = budget_of(model, memory.length)
     with remembering(connector, memory, index), pooling_once(connector, memory, index):
@@ -185,13 +186,22 @@ def compress(
 
 
 @contextmanager
-def choosing(connector: DynFocusConnector, frames: Int[Tensor, "batch chosen"]) -> Iterator[None]:
-    """Inside, DPE finds the events as ever, and puts those in focus to which the given frames belong."""
+def choosing(
+    connector: DynFocusConnector, frames: Int[Tensor, "batch chosen"], blend: np.random.Generator | None = None
+) -> Iterator[None]:
+    """Inside, DPE finds the events as ever, and puts those in focus to which the given frames belong.
+
+    With `blend` scores are drawn, for these events from 0.7 to 1.2, for the others from 0 to 1: where the connector
+    relaxes its choice, event prototypes come blended with others, as they do while φ learns.
+    """
     estimator: Any = connector.estimator
 
     def scores(events: Events, *unused: Any) -> Tensor:
         chosen = events.assignment.gather(1, frames)
-        return torch.zeros_like(events.peak, dtype=torch.float32).scatter(1, chosen, 1.0)
+        if blend is None:
+            return torch.zeros_like(events.peak, dtype=torch.float32).scatter(1, chosen, 1.0)
+        others, given = blend.random(events.peak.shape), blend.uniform(0.7, 1.2, chosen.shape)
+        return torch.as_tensor(others).float().scatter(1, chosen, torch.as_tensor(given).float())
 
     estimator._raw_scores = scores
     try:

@@ -29,7 +29,7 @@ def read_questions(
 
     def step() -> Tensor:
         batch = collate([pool[i] for i in random.choice(len(pool), schedule.batch, replace=False)])
-        frame = torch.from_numpy(random.integers(memory.length, size=schedule.batch))
+        frame = torch.as_tensor(random.integers(memory.length, size=schedule.batch))
         queries = model.ask(memory.tokens[batch.story, frame].float(), batch.asked, batch.asked_mask)
         present = torch.zeros(schedule.batch, len(words())).scatter(1, batch.asked, batch.asked_mask.float())
         return nn.functional.binary_cross_entropy_with_logits(head(queries.mean(1)), present) * 20

@@ -115,4 +115,4 @@ def greedy_is_right(arm: Arm, model: ReferenceModel, batch: Batch, video: Compre
     ).logits
     assert spliced.labels is not None
     target = spliced.labels[:, 1:]
-    return ((logits[:, :-1].argmax(-1) == target) | (target == IGNORED_LABEL)).all(1).numpy()
+    return ((logits[:, :-1].argmax(-1) == target) | (target == IGNORED_LABEL)).all(1).cpu().numpy()

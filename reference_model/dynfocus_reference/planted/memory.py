@@ -100,7 +100,7 @@ def look(
     model: ReferenceModel, stories: Sequence[Story], pixels: Callable[[Story], np.ndarray] = render
 ) -> Float[Tensor, "stories frames all dim"]:
     """The frozen tower's tokens of every frame, in half precision."""
-    return torch.stack([model.see(torch.from_numpy(pixels(story))).half() for story in stories])
+    return torch.stack([model.see(torch.as_tensor(pixels(story))).half() for story in stories])
 
 
 class Objects(NamedTuple):

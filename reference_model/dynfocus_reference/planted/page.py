@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from dynfocus_reference.planted.anew import anew_table
 from dynfocus_reference.planted.figure import figure
 from dynfocus_reference.planted.paper_tables import paper_tables
 from dynfocus_reference.planted.redundancy import redundancy_table
@@ -21,18 +22,22 @@ PAGE, FIGURE = "planted.md", "planted.svg"
 def page(results: Path) -> dict[str, str]:
     """The page and its figure, by file name."""
     found = read_results(results)
-    table = Table([result for result in found if result.setting in MAIN])
-    asked = Table([result for result in found if result.setting == "by_question"])
+    table, asked = _of(found, *MAIN), _of(found, "by_question")
     parts = [
         _introduction(),
         targets(table, asked),
         main_table(table),
         question_table(asked),
+        anew_table(table, asked, _of(found, "anew"), _of(found, "anew_by_question")),
         _hours(found),
         redundancy_table(results),
     ]
     parts.append(paper_tables(found))
     return {PAGE: "\n".join(part for part in parts if part), FIGURE: figure(table)}
+
+
+def _of(results: Sequence[Result], *settings: str) -> Table:
+    return Table([result for result in results if result.setting in settings])
 
 
 def _hours(found: Sequence[Result]) -> str:
@@ -52,6 +57,7 @@ def _introduction() -> str:
     main = SETTINGS["main"]
     return text.format(
         steps=main.schedule.steps,
+        steps_by_question=SETTINGS["by_question"].schedule.steps,
         batch=main.schedule.batch,
         taught=", ".join(main.taught).replace("_", " "),
         seeds=len(main.seeds),

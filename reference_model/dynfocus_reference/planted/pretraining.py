@@ -21,7 +21,8 @@ from dynfocus_reference.planted.warmup import PLAN, Part, short_memory, warm_up
 from dynfocus_reference.planted.world import write_story
 from dynfocus_reference.processing import ReferenceProcessor
 
-FOLDER = "pretrained"
+FOLDER, ANEW = "pretrained", "anew"
+"""of weights, and of those that were made anew, in a cache of the study"""
 SHIPPED = Path(__file__).parent / FOLDER
 """what the results in docs/results/planted.md began with"""
 QUESTIONS = Schedule(300, 64, 5e-3)
@@ -34,23 +35,26 @@ def pretrain(
     cache: Path,
     *,
     tower_steps: int = 450,
+    tower_stories: int = 300,
     stories: int = 500,
     shorts: int = 600,
     questions: Schedule = QUESTIONS,
     plan: Sequence[Part] = PLAN,
     items: int = 4000,
+    seed: int = SEED,
 ) -> Path:
     """Write the pretrained model and the losses of its stages, unless they are there."""
     folder = cache / FOLDER
     if folder.is_dir():
         return folder
     cache.mkdir(parents=True, exist_ok=True)
-    model, processor = planted_model(SEED), planted_processor()
-    losses = {"tower": train_tower(model, steps=tower_steps)}
+    torch.manual_seed(seed)
+    model, processor = planted_model(seed), planted_processor()
+    losses = {"tower": train_tower(model, steps=tower_steps, stories=tower_stories)}
     memory = Memory(model, [write_story(STORIES + number) for number in range(stories)])
     short = short_memory(model, shorts, SHORT_STORIES)
-    losses["questions"] = read_questions(model, memory, processor, questions, SEED)
-    losses |= warm_up(model, memory, short, processor, plan, SEED, items)
+    losses["questions"] = read_questions(model, memory, processor, questions, seed)
+    losses |= warm_up(model, memory, short, processor, plan, seed, items)
     part = Path(tempfile.mkdtemp(dir=cache))
     model.save_pretrained(part)
     processor.save_pretrained(part)
@@ -66,11 +70,14 @@ def pretrain(
 def pretrained(cache: Path) -> tuple[ReferenceModel, ReferenceProcessor]:
     """The pretrained model of a cache, or else the one that comes with the project; and its processor."""
     folder = cache / FOLDER if (cache / FOLDER).is_dir() else SHIPPED
-    return ReferenceModel.from_pretrained(folder), ReferenceProcessor.from_pretrained(folder)
+    model = ReferenceModel.from_pretrained(folder).to(torch.get_default_device())
+    return model, ReferenceProcessor.from_pretrained(folder)
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(prog="python -m dynfocus_reference.planted.pretraining", description=__doc__)
-    parser.add_argument("--cache", type=Path, default=Path("out/planted"), help="where the study looks first")
+    parser.add_argument("--cache", type=Path, default=Path("out/planted"), help="the study's")
+    parser.add_argument("--seed", type=int, default=SEED, help="of the weights and the order of samples")
+    options = parser.parse_args()
     torch.set_num_threads(1)
-    print(pretrain(parser.parse_args().cache))
+    print(pretrain(options.cache / ANEW, seed=options.seed))

@@ -8,9 +8,10 @@ from dynfocus_reference.planted.arms import ABLATIONS, ARMS, Arm
 from dynfocus_reference.planted.questions import KINDS, Kind
 from dynfocus_reference.planted.training import Schedule
 
-FRESH = range(2, 7)
-"""seeds of every comparison; 0 and 1 were used while the recipe took shape"""
+FRESH, FRESHER = range(2, 7), range(7, 12)
+"""seeds of comparisons; 0 and 1 were used while the recipe took shape, `FRESH` when by-question tasks got more steps"""
 STAGE_2 = Schedule(steps=160, batch=24, rate=1e-3, score_rate=5e-3)
+STAGE_2_BY_QUESTION = STAGE_2._replace(steps=320, score_rate=1e-2)
 TAUGHT: tuple[Kind, ...] = ("salience", "by_question", "detail", "order")
 
 
@@ -28,6 +29,7 @@ class Setting:
         length: Frames of a story.
         taught: Kinds of questions to learn from, in turn.
         kinds: Of questions that are asked at the end.
+        anew: Begins with weights that the pretraining command has made in the cache, not with those of the package.
     """
 
     name: str
@@ -40,6 +42,7 @@ class Setting:
     length: int = 32
     taught: tuple[Kind, ...] = TAUGHT
     kinds: tuple[Kind, ...] = KINDS
+    anew: bool = False
 
 
 def _some(*names: str) -> dict[str, Arm]:
@@ -51,7 +54,7 @@ def _rows(*names: str) -> dict[str, Arm]:
 
 
 QUICK = ("dynfocus", "frozen scorer", "uniform frames", "mean pooling", "oracle frames")
-
+AGAIN = ("random frames", "cones alone", "rods alone", "token merging", "event merging", "q-former queries")
 GRADIENTS = ("straight-through", "gumbel", "diagonal gradient", "importance", "question only")
 CEILING = ("all tokens",)
 ELSEWHERE = ("question scorer", *GRADIENTS, *CEILING)
@@ -65,13 +68,24 @@ SETTINGS = {
         Setting("main", {name: arm for name, arm in ARMS.items() if name not in ELSEWHERE}),
         Setting(
             "by_question",
-            {**_some(*BY_QUESTION), **_rows("question scorer, twice as long")},
-            schedule=STAGE_2._replace(score_rate=1e-2),
+            _some(*BY_QUESTION, "random frames", "event merging"),
+            seeds=FRESHER,
+            schedule=STAGE_2_BY_QUESTION,
             taught=ASKED,
             kinds=ASKED,
         ),
         Setting("gradients", _some(*GRADIENTS)),
         Setting("ceiling", _some(*CEILING)),
+        Setting("anew", _some(*QUICK, *AGAIN), anew=True),
+        Setting(
+            "anew_by_question",
+            _some(*BY_QUESTION),
+            seeds=FRESHER,
+            schedule=STAGE_2_BY_QUESTION,
+            taught=ASKED,
+            kinds=ASKED,
+            anew=True,
+        ),
         Setting("table6", _rows("(0, 256)", "(2, 256)", "(2, 2)", "(2, 0)")),
         Setting("table7", _rows("oox → ooo", "xxx → xoo", "oox → xoo", "xox → ooo")),
         Setting("table11", _rows("k-means", "weighted k-means")),
@@ -83,6 +97,7 @@ SETTINGS = {
 SIZES = {
     "quick": ("quick",),
     "main": ("main", "by_question", "gradients", "ceiling"),
-    "full": tuple(name for name in SETTINGS if name != "quick"),
+    "anew": ("anew", "anew_by_question"),
+    "full": tuple(name for name, setting in SETTINGS.items() if name != "quick" and not setting.anew),
 }
-"""the settings of `make study-quick`, `make study` and `make study-full`"""
+"""the settings of `make study-quick`, `make study`, `make study-anew` and `make study-full`"""

@@ -43,9 +43,9 @@ def memory_of(
     stories = [write_story(first + number, length) for number in range(count)]
     path = cache / f"{'negatives' if negatives else 'tokens'}-{first}-{count}-{length}.npy"
     if not path.is_file():
-        tokens = look(model, stories, negative if negatives else render).numpy()
+        tokens = look(model, stories, negative if negatives else render).cpu().numpy()
         replace_together({path: lambda part: _save(part, tokens)})
-    return Memory(model, stories, torch.from_numpy(np.load(path)))
+    return Memory(model, stories, torch.as_tensor(np.load(path)))
 
 
 def _save(path: Path, values: np.ndarray) -> None:

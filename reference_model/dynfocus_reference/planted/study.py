@@ -1,4 +1,4 @@
-"""`python -m dynfocus_reference.planted.study quick|main|full`: train and evaluate whatever has no result yet."""
+"""`python -m dynfocus_reference.planted.study quick|main|anew|full`: train and evaluate whatever has no result yet."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import torch
 from dynfocus_reference.planted.arms import Arm, install
 from dynfocus_reference.planted.evaluation import Score, evaluate
 from dynfocus_reference.planted.memory import Memory
-from dynfocus_reference.planted.pretraining import pretrained
+from dynfocus_reference.planted.pretraining import ANEW, FOLDER, pretrained
 from dynfocus_reference.planted.questions import Kind
 from dynfocus_reference.planted.redundancy import write_redundancy
 from dynfocus_reference.planted.results import Key, Result, missing, rounded
@@ -33,6 +33,28 @@ TRAIN_STORIES, TEST_STORIES = 10**6, 10**8
 """numbers of the first story of each; seeds are 10,000 apart"""
 KEPT = ("dynfocus", "question scorer")
 """arms whose models are kept in the cache, for sweeps at evaluation and for the shipped checkpoint"""
+
+
+def use(device: str) -> None:
+    """One thread, and everything of this process on one device."""
+    torch.set_num_threads(1)
+    torch.set_default_device(device)
+
+
+def home(setting: Setting, cache: Path) -> Path:
+    """Where a setting's weights and features lie.
+
+    Raises:
+        FileNotFoundError: weights made anew that have not been made.
+    """
+    if not setting.anew:
+        return cache
+    if not (cache / ANEW / FOLDER).is_dir():
+        raise FileNotFoundError(
+            f"planted.study: expected pretrained weights in {cache / ANEW / FOLDER}, got none. "
+            f"Make them with `python -m dynfocus_reference.planted.pretraining --cache {cache}`."
+        )
+    return cache / ANEW
 
 
 def trained_folder(cache: Path, setting: Setting, arm: str, seed: int) -> Path:
@@ -58,6 +80,7 @@ def ground(setting: Setting, seed: int, cache: Path) -> tuple[Memory, Memory, li
 
 def run(setting: Setting, arm: Arm, seed: int, folder: Path, cache: Path) -> list[Result]:
     """Train and evaluate one arm; its results, written."""
+    cache = home(setting, cache)
     train, test, pool, processor = ground(setting, seed, cache)
     model, _ = pretrained(cache)
     sources = [Source(train, pool)]
@@ -97,8 +120,8 @@ def _result(
     )
 
 
-def _job(setting_name: str, arm_name: str, seed: int, folder: Path, cache: Path) -> str:
-    torch.set_num_threads(1)
+def _job(setting_name: str, arm_name: str, seed: int, folder: Path, cache: Path, device: str) -> str:
+    use(device)
     setting, started = SETTINGS[setting_name], time.monotonic()
     (result, *_) = run(setting, setting.arms[arm_name], seed, folder, cache)
     told = " ".join(
@@ -107,13 +130,13 @@ def _job(setting_name: str, arm_name: str, seed: int, folder: Path, cache: Path)
     return f"{setting_name} {arm_name} seed {seed}: {told}, {time.monotonic() - started:.0f} s"
 
 
-def run_all(names: Sequence[str], folder: Path, cache: Path, workers: int) -> None:
+def run_all(names: Sequence[str], folder: Path, cache: Path, workers: int, device: str = "cpu") -> None:
     """Every run of the settings that has no result, seed by seed."""
     cache.mkdir(parents=True, exist_ok=True)
     keys = [Key(name, arm, seed) for name in names for seed in SETTINGS[name].seeds for arm in SETTINGS[name].arms]
     todo = missing(sorted(keys, key=lambda key: key.seed), folder)
     print(f"{len(keys) - len(todo)} of {len(keys)} runs are there", flush=True)
-    _in_processes(workers, _job, [(*key, folder, cache) for key in todo])
+    _in_processes(workers, _job, [(*key, folder, cache, device) for key in todo])
 
 
 def _in_processes(workers: int, job: Callable[..., str], jobs: Sequence[tuple[Any, ...]]) -> None:
@@ -123,20 +146,20 @@ def _in_processes(workers: int, job: Callable[..., str], jobs: Sequence[tuple[An
             print(done.result(), flush=True)
 
 
-def run_sweeps(folder: Path, cache: Path, workers: int) -> None:
+def run_sweeps(folder: Path, cache: Path, workers: int, device: str = "cpu") -> None:
     """L and r at evaluation, on every model of the main comparison that the cache has kept."""
     setting, todo = SETTINGS["main"], []
     for seed in setting.seeds:
         if trained_folder(cache, setting, "dynfocus", seed).is_dir():
             lengths = [length for length in LENGTHS if missing(sweep_keys(length, seed), folder)]
-            todo += [(length, seed, folder, cache) for length in lengths]
+            todo += [(length, seed, folder, cache, device) for length in lengths]
         else:
             print(f"no model of seed {seed} in {cache}: delete its result to train it again", flush=True)
     _in_processes(workers, _sweep_job, sorted(todo))
 
 
-def _sweep_job(length: int, seed: int, folder: Path, cache: Path) -> str:
-    torch.set_num_threads(1)
+def _sweep_job(length: int, seed: int, folder: Path, cache: Path, device: str) -> str:
+    use(device)
     started = time.monotonic()
     model, processor = pretrained(cache)
     memory = memory_of(model, TEST_STORIES + 10**4 * seed, LENGTHS[length], length, cache)
@@ -147,19 +170,22 @@ def _sweep_job(length: int, seed: int, folder: Path, cache: Path) -> str:
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command."""
     parser = argparse.ArgumentParser(prog="python -m dynfocus_reference.planted.study", description=__doc__)
-    parser.add_argument("size", choices=("quick", "main", "full"))
+    parser.add_argument("size", choices=tuple(SIZES))
     parser.add_argument("--results", type=Path, default=Path("docs/results/planted"), help="folder of result files")
     parser.add_argument("--cache", type=Path, default=Path("out/planted"), help="the pretrained model, features")
     parser.add_argument("--workers", type=int, default=2, help="processes, of one thread each")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="of all processes")
     options = parser.parse_args(arguments)
-    torch.set_num_threads(1)
-    run_all(SIZES[options.size], options.results, options.cache, options.workers)
-    if options.size != "quick":
-        main_setting = SETTINGS["main"]
-        train, _ = memories(main_setting.stories, main_setting.test_stories, main_setting.length, 0, options.cache)
-        write_redundancy(train, options.results)
+    use(options.device)
+    for name in SIZES[options.size]:
+        home(SETTINGS[name], options.cache)
+    run_all(SIZES[options.size], options.results, options.cache, options.workers, options.device)
+    if options.size in ("main", "full"):
+        setting = SETTINGS["main"]
+        stories = memories(setting.stories, setting.test_stories, setting.length, setting.seeds[0], options.cache)
+        write_redundancy(*stories, options.results)
     if options.size == "full":
-        run_sweeps(options.results, options.cache, options.workers)
+        run_sweeps(options.results, options.cache, options.workers, options.device)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,8 @@ import dataclasses
 from pathlib import Path
 from typing import cast
 
+import torch
+
 from dynfocus_connector import DynamicPrototypeEstimator
 from dynfocus_reference.model import ReferenceModel
 from dynfocus_reference.planted.arms import ARMS
@@ -49,7 +51,7 @@ def set_selection(model: ReferenceModel, count: int, ratio: float) -> None:
 
 def sweep(trained: Path, memory: Memory, processor: ReferenceProcessor, seed: int, folder: Path) -> None:
     """Every point of one length that has no result, on one trained model."""
-    model = ReferenceModel.from_pretrained(trained)
+    model = ReferenceModel.from_pretrained(trained).to(torch.get_default_device())
     model.set_trainable([r"connector\."])
     for count, ratio in SWEEP:
         key = Key(setting_of(memory.length), arm_of(count, ratio), seed)

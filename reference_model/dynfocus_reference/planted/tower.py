@@ -38,15 +38,15 @@ class Heads(nn.Module):
 
     def loss(self, patches: Float[Tensor, "frames patches dim"], labels: Truth) -> Float[Tensor, ""]:
         """Cross-entropies, summed."""
-        rows = [torch.from_numpy(values) for values in labels]
+        rows = [torch.as_tensor(values) for values in labels]
         cells = rearrange(patches, "t (p a q b) d -> t (p q) (a b) d", p=POOLED, q=POOLED, a=GRID // POOLED).mean(2)
         asked = [(head(patches), row) for head, row in zip(self.patch, rows, strict=True)]
         asked += [
-            (head(cells), row) for head, row in zip(self.cell, map(torch.from_numpy, in_cells(labels)), strict=True)
+            (head(cells), row) for head, row in zip(self.cell, map(torch.as_tensor, in_cells(labels)), strict=True)
         ]
         asked += [
             (head(patches.mean(1)), row)
-            for head, row in zip(self.frame, map(torch.from_numpy, in_frames(labels)), strict=True)
+            for head, row in zip(self.frame, map(torch.as_tensor, in_frames(labels)), strict=True)
         ]
         return torch.stack([nn.functional.cross_entropy(a.flatten(0, -2), b.flatten()) for a, b in asked]).sum()
 
@@ -76,7 +76,7 @@ def through_a_file(frames: UInt8[Tensor, "frames height width 3"]) -> UInt8[Tens
 
 def pictures(stories: Sequence[Story], batch: int, seed: int) -> Iterator[tuple[Tensor, Truth]]:
     """Frames of random stories, every other batch as a file shows them, and their labels; without end."""
-    frames = torch.from_numpy(np.concatenate([render(story) for story in stories]))
+    frames = torch.as_tensor(np.concatenate([render(story) for story in stories]))
     labels = Truth(*map(np.concatenate, zip(*map(truth, stories), strict=True)))
     filed = through_a_file(frames)
     random = np.random.default_rng(seed)

@@ -1,7 +1,8 @@
 """Stage 1 of the study, one for all arms: the language model learns to read visual tokens.
 
 First single frames, then three frames, then short stories, then stories of full length, always with given frames in
-focus; in between, stories are shown as every rival shows them, so that no arm begins with tokens it has never seen.
+focus; in between, stories are shown as every rival shows them, so that no arm begins with tokens it has never seen, and
+with event prototypes blended, as φ shows them while it learns.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ PLAN = (
     Part("short stories", "short", 3, True, None, Schedule(400, 16, 2e-3)),
     Part("three frames, one question", "long", 3, False, 1, Schedule(500, 48, 2e-3)),
     Part("short stories, one question", "short", 3, True, 1, Schedule(300, 32, 2e-3)),
-    Part("stories, one question", "long", 3, True, 1, Schedule(1000, 32, 2e-3)),
+    Part("stories, one question", "long", 3, True, 1, Schedule(1500, 32, 2e-3)),
 )
 """Conversations of several questions first, then single questions, as they are asked later."""
 
@@ -104,9 +105,15 @@ def read(
     *,
     whole: bool,
     rivals: bool,
+    blended: bool = False,
 ) -> list[float]:
-    """One part of stage 1: the frames of which a conversation speaks alone, or the whole story with them in focus."""
-    order, beside = np.random.default_rng([seed, 4]), np.random.default_rng([seed, 5])
+    """One part of stage 1: the frames of which a conversation speaks alone, or the whole story with them in focus.
+
+    Args:
+        rivals: Show a rival's tokens in one of four steps.
+        blended: Show event prototypes blended with others in one of two.
+    """
+    order, beside, blend = (np.random.default_rng([seed, stream]) for stream in (4, 5, 10))
     own: nn.Module = model.connector
     others = [(ARMS[name], _sharing(ARMS[name], model, seed)) for name in RIVALS] if rivals else []
 
@@ -119,7 +126,8 @@ def read(
         if others and number % EVERY == 0:
             arm, cast(Any, model).connector = others[number // EVERY % len(others)]
         try:
-            return loss_of(arm, model, batch, compress(arm, model, memory, batch, beside, index))
+            unsure = blend if blended and number % 2 else None
+            return loss_of(arm, model, batch, compress(arm, model, memory, batch, beside, index, unsure))
         finally:
             cast(Any, model).connector = own
 
@@ -166,7 +174,8 @@ def warm_up(
         stories = short if part.stories == "short" else memory
         long = part.whole and stories is memory
         pool = about_frames(stories, processor, part.frames, items, seed + number, part.whole, part.turns)
-        losses[part.name] = read(model, stories, pool, part.schedule, seed + number, whole=part.whole, rivals=long)
+        options = {"whole": part.whole, "rivals": long, "blended": part.whole}
+        losses[part.name] = read(model, stories, pool, part.schedule, seed + number, **options)
         print(f"{part.name}: loss {np.mean(losses[part.name][-20:]):.3f}", flush=True)
     return losses
 

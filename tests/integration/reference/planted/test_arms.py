@@ -8,7 +8,17 @@ import numpy as np
 import pytest
 import torch
 
-from dynfocus_reference.planted.arms import ABLATIONS, ARMS, PROJECTOR, budget_of, compress, install, oracle_frames
+from dynfocus_connector import TokenKind
+from dynfocus_reference.planted.arms import (
+    ABLATIONS,
+    ARMS,
+    PROJECTOR,
+    budget_of,
+    choosing,
+    compress,
+    install,
+    oracle_frames,
+)
 from dynfocus_reference.planted.evaluation import evaluate
 from dynfocus_reference.planted.questions import KINDS
 from dynfocus_reference.planted.recipe import planted_model
@@ -125,6 +135,27 @@ def test_extra_sources_add_half_as_many_samples(extra, few, pool, processor, tmp
 def test_the_other_domain_is_a_negative(few):
     story = few.stories[0]
     assert (negative(story).astype(int) + render(story) == 255).all()
+
+
+def test_an_unsure_oracle_shows_event_prototypes_blended(few):
+    model = planted_model(0).train()
+    connector = install(ARMS["oracle frames"], model, seed=0)
+    model.set_trainable([r"connector\."])
+    patches, text = few.patches(torch.arange(6)), torch.zeros(6, 32, 2, 32)
+    frames = torch.tensor([[0, 12, 30]] * 6)
+
+    def shown(blend, hard):
+        with torch.no_grad(), choosing(connector, frames, blend):
+            return connector(patches, text, hard=hard)
+
+    sure = shown(None, True)
+    unsure, one_sided = (shown(np.random.default_rng(1), hard) for hard in (False, True))
+    assert torch.equal(unsure.frame_index, one_sided.frame_index)
+    cones = unsure.kind == int(TokenKind.CONE)
+    assert not torch.allclose(unsure.tokens[cones], one_sided.tokens[cones])
+    assert torch.equal(unsure.tokens[~cones], one_sided.tokens[~cones])
+    pairs = zip(sure.selection.focus_index.tolist(), unsure.selection.focus_index.tolist(), strict=True)
+    assert 1.0 < np.mean([len({*given} & {*seen}) for given, seen in pairs]) < 3.0
 
 
 def test_remembered_events_and_rows_change_nothing(few, pool):

@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
 from dynfocus_reference.planted import study
 from dynfocus_reference.planted.arms import ARMS
@@ -35,9 +36,23 @@ def cache(tmp_path_factory):
     return folder
 
 
-def test_pretraining_is_done_once(tmp_path):
+def pretrain_a_little(cache, seed=0):
     plan = [part._replace(schedule=Schedule(1, 2, 1e-3)) for part in PLAN]
-    folder = pretrain(tmp_path, tower_steps=1, stories=3, shorts=3, questions=plan[0].schedule, plan=plan, items=8)
+    sizes = {"tower_steps": 1, "tower_stories": 2, "stories": 3, "shorts": 3, "questions": plan[0].schedule, "items": 8}
+    return pretrain(cache, plan=plan, **sizes, seed=seed)
+
+
+def test_pretraining_depends_on_its_seed_alone(tmp_path):
+    weights = []
+    for number, seed in enumerate((0, 0, 1)):
+        torch.manual_seed(number + 100)
+        folder = pretrain_a_little(tmp_path / str(number), seed)
+        weights.append((folder / "model.safetensors").read_bytes())
+    assert weights[0] == weights[1] != weights[2]
+
+
+def test_pretraining_is_done_once(tmp_path):
+    folder = pretrain_a_little(tmp_path)
     assert {"model.safetensors", "config.json", "losses.json"} <= {path.name for path in folder.iterdir()}
     assert list(json.loads((folder / "losses.json").read_text())) == [
         "tower",
@@ -62,6 +77,19 @@ def test_a_run_writes_its_results_and_is_repeatable(tmp_path, cache):
     assert [dataclasses.replace(r, seconds=0) for r in again] == [dataclasses.replace(r, seconds=0) for r in results]
 
 
+@pytest.mark.gpu
+def test_a_run_on_a_gpu(tmp_path, cache):
+    study.ground.cache_clear(), study.memories.cache_clear()
+    study.use("cuda")
+    try:
+        results = study.run(TINY, ARMS["dynfocus"], 0, tmp_path, cache)
+    finally:
+        study.use("cpu")
+        study.ground.cache_clear(), study.memories.cache_clear()
+    assert results[0].tokens == 103
+    assert read_results(tmp_path) == results
+
+
 def test_what_is_there_is_not_run_again(tmp_path, cache, monkeypatch):
     monkeypatch.setitem(SETTINGS, "tiny", TINY)
     result = Result("tiny", "dynfocus", 0, {}, 1.0, 1.0, 1, 1, 32)
@@ -72,10 +100,19 @@ def test_what_is_there_is_not_run_again(tmp_path, cache, monkeypatch):
     assert read_results(tmp_path) == [result]
 
 
-def made_up(arm: str, seed: int, right: float, recall: float | None) -> Result:
+def test_weights_made_anew_have_to_be_made(tmp_path):
+    assert study.home(SETTINGS["main"], tmp_path) == tmp_path
+    with pytest.raises(FileNotFoundError, match=r"planted\.pretraining --cache"):
+        study.main(["anew", "--cache", str(tmp_path), "--results", str(tmp_path / "results")])
+    assert not (tmp_path / "results").exists()
+    (tmp_path / "anew" / "pretrained").mkdir(parents=True)
+    assert study.home(SETTINGS["anew"], tmp_path) == tmp_path / "anew"
+
+
+def made_up(arm: str, seed: int, right: float, recall: float | None, setting: str = "main") -> Result:
     kinds = ("salience", "by_question", "detail", "order", "count", "motion")
     score = {"accuracy": right + seed / 100, "recall": recall, "precision": recall, "tokens": 103.0}
-    return Result("main", arm, seed, {kind: dict(score) for kind in kinds}, 103.0, 5.0, 10, 10, 32)
+    return Result(setting, arm, seed, {kind: dict(score) for kind in kinds}, 103.0, 5.0, 10, 10, 32)
 
 
 def test_the_page_tells_what_was_found_and_what_was_not_run(tmp_path):
@@ -91,6 +128,15 @@ def test_the_page_tells_what_was_found_and_what_was_not_run(tmp_path):
     assert "| yes |" in next(line for line in verdicts if "recall ≥ 0.95 on salience" in line)
     assert "| yes |" in next(line for line in verdicts if "salience questions better than uniform" in line)
     assert "| not run yet |" in next(line for line in verdicts if "better than mean pooling" in line)
+
+
+def test_the_page_puts_weights_made_anew_beside_those_of_the_package(tmp_path):
+    assert "## With weights made anew" in page(tmp_path)["planted.md"]
+    for seed in range(3):
+        made_up("dynfocus", seed, 0.9, 1.0).write(tmp_path)
+        made_up("dynfocus", seed, 0.4, 0.5, "anew").write(tmp_path)
+    cells = ", ".join(["0.91 ± 0.02", "0.41 ± 0.02"])
+    assert f"| dynfocus | {' | '.join([cells] * 4)} | 1.00 ± 0.00, 0.50 ± 0.00 | 3 |" in page(tmp_path)["planted.md"]
 
 
 def test_intervals_that_touch_are_not_apart():
