@@ -43,9 +43,16 @@ def pretrain(
     items: int = 4000,
     seed: int = SEED,
 ) -> Path:
-    """Write the pretrained model and the losses of its stages, unless they are there."""
+    """Write the pretrained model, its seed and the losses of its stages, unless they are there.
+
+    Raises:
+        ValueError: weights of another seed are there.
+    """
     folder = cache / FOLDER
     if folder.is_dir():
+        there = json.loads((folder / "seed.json").read_text(encoding="utf-8"))
+        if there != seed:
+            raise ValueError(f"pretrain: expected no weights or those of seed {seed} in {folder}, got seed {there}.")
         return folder
     cache.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(seed)
@@ -63,6 +70,7 @@ def pretrain(
         for name, row in losses.items()
     }
     (part / "losses.json").write_text(json.dumps(means, indent=1) + "\n", encoding="utf-8")
+    (part / "seed.json").write_text(json.dumps(seed) + "\n", encoding="utf-8")
     part.rename(folder)
     return folder
 
@@ -76,7 +84,7 @@ def pretrained(cache: Path) -> tuple[ReferenceModel, ReferenceProcessor]:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(prog="python -m dynfocus_reference.planted.pretraining", description=__doc__)
-    parser.add_argument("--cache", type=Path, default=Path("out/planted"), help="the study's")
+    parser.add_argument("--cache", type=Path, default=Path("out/planted"), help="that of the study")
     parser.add_argument("--seed", type=int, default=SEED, help="of the weights and the order of samples")
     options = parser.parse_args()
     torch.set_num_threads(1)

@@ -16,14 +16,13 @@ from torch import Tensor
 from dynfocus_connector import estimate_redundancy
 from dynfocus_connector.redundancy import TokenReduction
 from dynfocus_reference.planted.memory import Memory
-from dynfocus_reference.planted.questions import Kind, Question, ask
+from dynfocus_reference.planted.questions import Question, ask
 from dynfocus_reference.planted.shared_space import SharedSpace, share_space, text_features
-from dynfocus_reference.planted.tables import rows
+from dynfocus_reference.planted.tables import EVIDENCE, rows
 from dynfocus_video.atomic import replace_together
 
 THRESHOLDS = (0.3, 0.5, 0.7, 0.9)
 REDUCTIONS: tuple[TokenReduction, ...] = get_args(TokenReduction)
-KINDS_WITH_EVIDENCE: tuple[Kind, ...] = ("salience", "by_question", "detail")
 FILE = "redundancy.json"
 
 
@@ -69,7 +68,7 @@ def _asked(space: SharedSpace, memory: Memory) -> list[Asked]:
     found = []
     for number, story in enumerate(memory.stories):
         frames = space.frames(memory.patches(torch.tensor([number]))[0])
-        for kind in KINDS_WITH_EVIDENCE:
+        for kind in EVIDENCE:
             question = ask(story, kind, number)
             found.append(Asked(frames, text_features(space, f"{question.text} {question.answer}"), question))
     return found

@@ -64,16 +64,20 @@ def conversation(
 
 
 def collate(samples: Sequence[Sample]) -> Batch:
-    """A batch; the padding token has number 0 in both vocabularies."""
+    """A batch on the default device; the padding token has number 0 in both vocabularies."""
+
+    def padded(rows: list[Tensor], value: int = 0) -> Tensor:
+        return pad_sequence(rows, batch_first=True, padding_value=value).to(torch.get_default_device())
+
     ids, asked = [s.input_ids for s in samples], [s.asked for s in samples]
     return Batch(
         torch.tensor([s.story for s in samples]),
         tuple(s.question for s in samples),
-        pad_sequence(ids, batch_first=True),
-        pad_sequence([torch.ones_like(row) for row in ids], batch_first=True),
-        pad_sequence([s.labels for s in samples], batch_first=True, padding_value=IGNORED_LABEL),
-        pad_sequence(asked, batch_first=True),
-        pad_sequence([torch.ones_like(row, dtype=torch.bool) for row in asked], batch_first=True),
+        padded(ids),
+        padded([torch.ones_like(row) for row in ids]),
+        padded([s.labels for s in samples], IGNORED_LABEL),
+        padded(asked),
+        padded([torch.ones_like(row, dtype=torch.bool) for row in asked]),
     )
 
 

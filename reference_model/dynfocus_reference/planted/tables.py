@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from dynfocus_reference.planted.intervals import Interval
+from dynfocus_reference.planted.questions import Kind
 from dynfocus_reference.planted.results import Result
 from dynfocus_reference.planted.settings import SETTINGS
 
-EVIDENCE = ("salience", "by_question", "detail")
+EVIDENCE: tuple[Kind, ...] = ("salience", "by_question", "detail")
 ORDERED = (
     "dynfocus",
     "question scorer",

@@ -137,6 +137,12 @@ def test_the_other_domain_is_a_negative(few):
     assert (negative(story).astype(int) + render(story) == 255).all()
 
 
+def test_a_batch_lies_on_the_default_device(pool):
+    with torch.device("meta"):
+        batch = collate(pool[:3])
+    assert {value.device.type for value in batch if isinstance(value, torch.Tensor)} == {"meta"}
+
+
 def test_an_unsure_oracle_shows_event_prototypes_blended(few):
     model = planted_model(0).train()
     connector = install(ARMS["oracle frames"], model, seed=0)

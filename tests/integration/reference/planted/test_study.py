@@ -63,6 +63,8 @@ def test_pretraining_is_done_once(tmp_path):
     time = (folder / "model.safetensors").stat().st_mtime_ns
     pretrain(tmp_path)
     assert (folder / "model.safetensors").stat().st_mtime_ns == time
+    with pytest.raises(ValueError, match=r"of seed 1 in .*, got seed 0"):
+        pretrain(tmp_path, seed=1)
 
 
 def test_a_run_writes_its_results_and_is_repeatable(tmp_path, cache):
